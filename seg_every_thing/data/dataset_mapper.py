@@ -1,0 +1,127 @@
+"""From dataset dicts to training samples when only some objects have masks."""
+
+from typing import Any, Collection, Dict, List, Optional
+
+import numpy as np
+import torch
+from detectron2.config import CfgNode, configurable
+from detectron2.data import DatasetMapper
+from detectron2.data import detection_utils as utils
+from detectron2.structures import Boxes, Instances
+
+from .partial import set_a_of, usable_segmentation
+
+
+class PartialSupervisionMapper(DatasetMapper):
+    """detectron2's mapper for images whose objects have boxes, and some of them masks.
+
+    Every object keeps its box.  The instances of a training sample carry, beside ``gt_boxes`` and
+    ``gt_classes``, ``gt_masks`` for all N objects (empty where there is none) and ``gt_has_mask``,
+    a bool tensor (N,) that says which of them the mask loss may use.  Polygons and RLE may stand
+    side by side in an image.  The mask of an object whose class is outside set A is never read.
+    """
+
+    @configurable
+    def __init__(
+        self, is_train: bool, *, mask_classes: Optional[Collection[int]] = None, **kwargs: Any
+    ) -> None:
+        """
+        Args:
+            is_train: whether for training or inference.
+            mask_classes: contiguous ids of the classes that may use their masks; None = all.
+            kwargs: as for :class:`detectron2.data.DatasetMapper`.
+        """
+        super().__init__(is_train, **kwargs)
+        self.mask_classes = None if mask_classes is None else frozenset(mask_classes)
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode, is_train: bool = True) -> Dict[str, Any]:
+        ret = super().from_config(cfg, is_train)
+        if is_train and cfg.MODEL.MASK_ON:
+            ret["mask_classes"] = set_a_of(cfg)
+        return ret
+
+    def __call__(self, dataset_dict: Dict[str, Any]) -> Dict[str, Any]:
+        """As in :class:`DatasetMapper`.
+
+        Raises:
+            FileNotFoundError: when the image is missing; the message names it.
+            ValueError: when a mask that is to be used is malformed.
+        """
+        try:
+            return super().__call__(dataset_dict)
+        except FileNotFoundError as e:
+            raise FileNotFoundError(
+                f"image '{dataset_dict['file_name']}' does not exist: check the image folder of "
+                f"the data set and DETECTRON2_DATASETS"
+            ) from e
+
+    def _transform_annotations(
+        self, dataset_dict: Dict[str, Any], transforms: Any, image_shape: Any
+    ) -> None:
+        annotations = [
+            self._transformed(annotation, dataset_dict, transforms, image_shape)
+            for annotation in dataset_dict.pop("annotations")
+            if annotation.get("iscrowd", 0) == 0
+        ]
+        instances = utils.annotations_to_instances(
+            annotations, image_shape, mask_format=self._format_for(annotations)
+        )
+        if self.use_instance_mask and annotations:
+            instances.gt_has_mask = instances.gt_masks.nonempty()
+            if self.recompute_boxes:
+                self._tighten_boxes(instances, annotations)
+        dataset_dict["instances"] = utils.filter_empty_instances(instances, by_mask=False)
+
+    def _transformed(
+        self,
+        annotation: Dict[str, Any],
+        dataset_dict: Dict[str, Any],
+        transforms: Any,
+        image_shape: Any,
+    ) -> Dict[str, Any]:
+        """The annotation after augmentation, with ``had_mask``: whether it came with a mask."""
+        box = annotation["bbox"]  # the transform replaces it
+        try:
+            annotation = self._readable(annotation, dataset_dict)
+            annotation["had_mask"] = len(annotation.get("segmentation", ())) > 0
+            annotation = utils.transform_instance_annotations(
+                annotation,
+                transforms,
+                image_shape,
+                keypoint_hflip_indices=self.keypoint_hflip_indices,
+            )
+        except (TypeError, ValueError) as e:
+            raise ValueError(f"{dataset_dict['file_name']}, object with box {box}: {e}") from e
+        if isinstance(annotation.get("segmentation"), np.ndarray):
+            # Padding gets 255 from FixedSizeCrop: ignored in semantic maps, but no part of a mask.
+            annotation["segmentation"] = annotation["segmentation"] == 1
+        return annotation
+
+    def _readable(self, annotation: Dict[str, Any], dataset_dict: Dict[str, Any]) -> Dict[str, Any]:
+        """Drop what must not be read; give an object without a mask an empty list of polygons."""
+        if not self.use_keypoint:
+            annotation.pop("keypoints", None)
+        segmentation = annotation.pop("segmentation", None)
+        if self.use_instance_mask:
+            allowed = self.mask_classes is None or annotation["category_id"] in self.mask_classes
+            size = (dataset_dict["height"], dataset_dict["width"])
+            annotation["segmentation"] = usable_segmentation(segmentation, size) if allowed else []
+        return annotation
+
+    def _format_for(self, annotations: List[Dict[str, Any]]) -> str:
+        """Polygons where all masks of the image are polygons, else bit masks for all of them."""
+        if any(isinstance(a.get("segmentation"), np.ndarray) for a in annotations):
+            return "bitmask"
+        return self.instance_mask_format
+
+    @staticmethod
+    def _tighten_boxes(instances: Instances, annotations: List[Dict[str, Any]]) -> None:
+        """After a crop, objects with a mask get its box; box-only objects keep their clipped box.
+
+        Where nothing of a mask is left, its box has no area, and the object goes.
+        """
+        had_mask = torch.tensor([a["had_mask"] for a in annotations])
+        tight = instances.gt_masks.get_bounding_boxes().tensor
+        boxes = torch.where(had_mask[:, None], tight, instances.gt_boxes.tensor)
+        instances.gt_boxes = Boxes(boxes)

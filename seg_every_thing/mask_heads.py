@@ -1,0 +1,226 @@
+"""The mask head of Mask^X R-CNN: detectron2's trunk, a choice of predictors, and the MLP branch.
+
+Every predictor computes one channel a RoI, that of the class the RoI needs, so neither time nor
+memory depends on the number of classes, and detectron2's class-agnostic loss and inference apply.
+"""
+
+from typing import Any, Dict, List, Optional, Union
+
+import torch
+from detectron2.config import CfgNode, configurable
+from detectron2.layers import ShapeSpec, cat
+from detectron2.modeling.roi_heads import ROI_MASK_HEAD_REGISTRY
+from detectron2.modeling.roi_heads.mask_head import (
+    MaskRCNNConvUpsampleHead,
+    mask_rcnn_inference,
+    mask_rcnn_loss,
+)
+from detectron2.structures import Instances
+from fvcore.nn import weight_init
+from torch import nn
+
+PREDICTORS = ("transfer", "class_agnostic", "class_specific", "none")
+MLP_INPUTS = ("upsampled", "pooled")
+
+
+def instance_classes(instances: List[Instances], training: bool) -> torch.Tensor:
+    """Class of each of the R RoIs of a batch, (R,): ground truth in training, else predicted."""
+    return cat([x.gt_classes if training else x.pred_classes for x in instances])
+
+
+def gathered_logits(
+    features: torch.Tensor, weights: torch.Tensor, bias: Optional[torch.Tensor] = None
+) -> torch.Tensor:
+    """A 1x1 convolution with one filter a RoI.
+
+    Args:
+        features: (R, C, H, W).
+        weights: (R, C), the filter of the class that each RoI needs.
+        bias: (R,) or None.
+
+    Returns:
+        (R, 1, H, W) logits.
+    """
+    num_rois, channels, height, width = features.shape
+    # Sizes are spelled out because view(-1) is ambiguous for R = 0.
+    pixels = features.reshape(num_rois, channels, height * width)
+    logits = torch.bmm(weights.unsqueeze(1), pixels).view(num_rois, 1, height, width)
+    return logits if bias is None else logits + bias.view(num_rois, 1, 1, 1)
+
+
+class MaskMLP(nn.Module):
+    """Class-agnostic mask logits from fully connected layers (paper, section 3.4)."""
+
+    def __init__(self, input_size: int, side: int, *, num_fc: int = 1, fc_dim: int = 1024) -> None:
+        """
+        Args:
+            input_size: number of values of one RoI's features.
+            side: height and width of the predicted mask.
+            num_fc: number of fully connected layers; all but the last are followed by a ReLU.
+            fc_dim: outputs of the layers before the last.
+
+        Raises:
+            ValueError: for fewer than 1 layer.
+        """
+        super().__init__()
+        if num_fc < 1:
+            raise ValueError(f"MODEL.ROI_MASK_HEAD.MLP.NUM_FC must be at least 1, got {num_fc}")
+        self.side = side
+        layers: List[nn.Module] = [nn.Flatten()]
+        for _ in range(num_fc - 1):
+            layers += [nn.Linear(input_size, fc_dim), nn.ReLU()]
+            weight_init.c2_msra_fill(layers[-2])
+            input_size = fc_dim
+        layers.append(nn.Linear(input_size, side * side))
+        nn.init.normal_(layers[-1].weight, std=0.001)
+        nn.init.zeros_(layers[-1].bias)
+        self.layers = nn.Sequential(*layers)
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        """(R, C, H, W) RoI features -> (R, 1, side, side) logits; R may be 0."""
+        return self.layers(features).view(features.shape[0], 1, self.side, self.side)
+
+
+@ROI_MASK_HEAD_REGISTRY.register()
+class MaskXHead(MaskRCNNConvUpsampleHead):
+    """detectron2's mask trunk, then logits of the needed class alone, plus the MLP branch.
+
+    The names of trunk and predictor are those of :class:`MaskRCNNConvUpsampleHead`, so weights of
+    stock Mask R-CNN models load.
+    """
+
+    @configurable
+    def __init__(
+        self,
+        input_shape: ShapeSpec,
+        *,
+        num_classes: int,
+        conv_dims: List[int],
+        predictor: str = "transfer",
+        mlp: Optional[MaskMLP] = None,
+        mlp_input: str = "upsampled",
+        **kwargs: Any,
+    ) -> None:
+        """
+        Args:
+            input_shape: of the pooled RoI features.
+            num_classes: number of foreground classes K.
+            conv_dims: widths of the trunk, the last for its upsampling layer.
+            predictor: "transfer" (the caller gives a filter for each RoI), "class_agnostic",
+                "class_specific" (K learned filters with bias), or "none" (MLP branch alone).
+            mlp: the MLP branch, or None.
+            mlp_input: "upsampled" = trunk output, "pooled" = pooled RoI features.
+            kwargs: as for :class:`MaskRCNNConvUpsampleHead`.
+
+        Raises:
+            ValueError: for an unknown predictor or MLP input, or "none" without an MLP branch.
+        """
+        if predictor not in PREDICTORS:
+            raise ValueError(
+                f"MODEL.ROI_MASK_HEAD.PREDICTOR '{predictor}' is not one of {', '.join(PREDICTORS)}"
+            )
+        if mlp_input not in MLP_INPUTS:
+            raise ValueError(
+                f"MODEL.ROI_MASK_HEAD.MLP.INPUT '{mlp_input}' is not one of {', '.join(MLP_INPUTS)}"
+            )
+        if predictor == "none" and mlp is None:
+            raise ValueError(
+                "MODEL.ROI_MASK_HEAD.PREDICTOR 'none' needs MODEL.ROI_MASK_HEAD.MLP.ENABLED True: "
+                "otherwise nothing predicts a mask"
+            )
+        learned = num_classes if predictor == "class_specific" else 1
+        super().__init__(input_shape, num_classes=learned, conv_dims=conv_dims, **kwargs)
+        if predictor in ("transfer", "none"):
+            del self.predictor
+        elif predictor == "class_specific":
+            weight_init.c2_msra_fill(self.predictor)  # as in the original; detectron2: N(0, 0.001)
+        if predictor == "none" and mlp_input == "pooled":
+            # The trunk has no part in the result, and DDP fails on parameters without gradient.
+            self._modules.clear()
+            self.conv_norm_relus: List[nn.Module] = []
+        self.predictor_kind = predictor
+        self.mlp = mlp
+        self.mlp_input = mlp_input
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode, input_shape: ShapeSpec) -> Dict[str, Any]:
+        ret = super().from_config(cfg, input_shape)
+        head = cfg.MODEL.ROI_MASK_HEAD
+        ret.update(
+            num_classes=cfg.MODEL.ROI_HEADS.NUM_CLASSES,
+            predictor=head.PREDICTOR,
+            mlp_input=head.MLP.INPUT,
+        )
+        if head.MLP.ENABLED:
+            side = 2 * input_shape.height
+            size = input_shape.channels * input_shape.height * input_shape.width
+            if head.MLP.INPUT == "upsampled":
+                size = head.CONV_DIM * side * side
+            ret["mlp"] = MaskMLP(size, side, num_fc=head.MLP.NUM_FC, fc_dim=head.MLP.FC_DIM)
+        return ret
+
+    def forward(
+        self,
+        x: torch.Tensor,
+        instances: List[Instances],
+        class_weights: Optional[torch.Tensor] = None,
+    ) -> Union[Dict[str, torch.Tensor], List[Instances]]:
+        """Losses in training, else the instances with ``pred_masks``.
+
+        Args:
+            x: (R, C, H, W) pooled features of all RoIs of the batch.
+            instances: their instances, one item an image, R in all.
+            class_weights: (R, C') filters for the predictor "transfer", C' = last of conv_dims.
+
+        Returns:
+            ``{"loss_mask": scalar}`` in training; otherwise ``instances``, each with ``pred_masks``
+            of shape (N, 1, 2H, 2W), probabilities.
+        """
+        logits = self.logits(x, instance_classes(instances, self.training), class_weights)
+        if self.training:
+            loss = mask_rcnn_loss(logits, instances, self.vis_period)
+            return {"loss_mask": loss * self.loss_weight}
+        mask_rcnn_inference(logits, instances)
+        return instances
+
+    def logits(
+        self,
+        x: torch.Tensor,
+        classes: torch.Tensor,
+        class_weights: Optional[torch.Tensor] = None,
+    ) -> torch.Tensor:
+        """Mask logits (R, 1, 2H, 2W) of the class that each RoI needs.
+
+        Args:
+            x: (R, C, H, W) pooled features.
+            classes: (R,) class indices; used by the predictor "class_specific".
+            class_weights: (R, C') filters; used by the predictor "transfer".
+
+        Raises:
+            ValueError: when the predictor is "transfer" and there are no ``class_weights``.
+        """
+        if self.mlp is not None and self.predictor_kind == "none" and self.mlp_input == "pooled":
+            return self.mlp(x)  # the trunk has no part in the result
+        features = self.trunk(x)
+        terms = []
+        if self.predictor_kind == "transfer":
+            if class_weights is None:
+                raise ValueError(
+                    "MaskXHead with PREDICTOR 'transfer' gets its filters from "
+                    "MODEL.ROI_HEADS.NAME 'PartiallySupervisedROIHeads'"
+                )
+            terms.append(gathered_logits(features, class_weights))
+        elif self.predictor_kind == "class_specific":
+            weights, bias = self.predictor.weight.flatten(1), self.predictor.bias
+            terms.append(gathered_logits(features, weights[classes], bias[classes]))
+        elif self.predictor_kind == "class_agnostic":
+            terms.append(self.predictor(features))
+        if self.mlp is not None:
+            terms.append(self.mlp(features if self.mlp_input == "upsampled" else x))
+        return sum(terms[1:], terms[0])
+
+    def trunk(self, x: torch.Tensor) -> torch.Tensor:
+        """(R, C, H, W) -> (R, C', 2H, 2W)."""
+        for layer in [*self.conv_norm_relus, self.deconv, self.deconv_relu]:
+            x = layer(x)
+        return x

