@@ -273,11 +273,14 @@ def test_log_tells_progress_and_eta(
 ) -> None:
     stub([0], [0.9])
     handler = logging.StreamHandler()  # to the stderr of this test
-    logging.getLogger(demo.__name__).addHandler(handler)
+    log = logging.getLogger(demo.__name__)
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)  # as the command line does
     try:
         run(images)
     finally:
-        logging.getLogger(demo.__name__).removeHandler(handler)
+        log.removeHandler(handler)
+        log.setLevel(logging.NOTSET)
     lines = capsys.readouterr().err.splitlines()
     steps = [line for line in lines if "ETA" in line]
     assert [line[:14] for line in steps] == ["picture 1 of 3", "picture 3 of 3"]

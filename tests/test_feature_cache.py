@@ -16,7 +16,16 @@ STEPS = 50
 
 
 def losses(tmp_path: Path, weights: Path, cache: Path = None) -> List[float]:
-    cfg = shapes_config("maskx", tmp_path, "MODEL.WEIGHTS", str(weights), "SOLVER.MAX_ITER", STEPS)
+    cfg = shapes_config(
+        "maskx",
+        tmp_path,
+        "MODEL.WEIGHTS",
+        str(weights),
+        "SOLVER.MAX_ITER",
+        STEPS,
+        "DATASETS.TEST",
+        (),
+    )
     seed_all_rng(5)
     trainer = Trainer(cfg)
     trainer.resume_or_load(resume=False)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import List, Optional
 
 import torch
+import yaml
 from detectron2.config import CfgNode, get_cfg
 from detectron2.data import DatasetCatalog
 
@@ -41,6 +42,9 @@ def load_config(config_file: str, opts: Optional[List[str]] = None) -> CfgNode:
         cfg.merge_from_file(config_file)
     except (KeyError, ValueError, AttributeError, AssertionError) as e:
         raise ValueError(f"config file '{config_file}': {e.args[0] if e.args else e}") from e
+    except yaml.YAMLError as e:
+        reason = " ".join(str(e).split())
+        raise ValueError(f"config file '{config_file}' is not valid YAML: {reason}") from e
     try:
         cfg.merge_from_list(list(opts or []))
     except (KeyError, ValueError, AssertionError) as e:

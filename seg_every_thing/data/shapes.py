@@ -45,11 +45,11 @@ SHAPES_SET_A: Tuple[str, ...] = tuple(
 """Half of the classes, like the squares of one colour on a chessboard: each shape and each hue
 occurs in set A, while every set B class is a combination that set A never shows."""
 
-_VERSION = 2  # raise it when the drawing changes: the folder name carries it
+_VERSION = 3  # raise it when the drawing changes: the folder name carries it
 # Width to height, and size: shapes differ in them, so that box regression, too, knows the class.
 _ASPECT = {"bar": 2.2, "pillar": 0.5, "triangle": 1.2, "crescent": 0.7}
 _SCALE = {"disk": 0.85, "ring": 1.15, "triangle": 1.1, "star": 1.25, "cross": 1.1, "crescent": 1.2}
-_MIN_VISIBLE = 0.4  # an object that shows less of itself than this is not drawn at all
+_MIN_VISIBLE = 0.45  # an object that shows less of itself than this is not drawn at all
 _SUBPIXEL_BITS = 4
 
 
@@ -189,7 +189,7 @@ def draw_image(
     full_masks: List[np.ndarray] = []
     classes: List[int] = []
     for centre in _group_centres(rng, image_size):
-        members = int(rng.integers(2, 4))
+        members = 2 if rng.random() < 0.7 else 3
         # Different hues and shapes within a group, else the class could not tell the members apart.
         hues = rng.choice(len(HUES), members, replace=False)
         shapes = rng.choice(len(SHAPES), members, replace=False)
@@ -235,7 +235,7 @@ def _group_centres(rng: np.random.Generator, image_size: int) -> List[np.ndarray
 def _shape_mask(
     rng: np.random.Generator, shape: str, centre: np.ndarray, image_size: int
 ) -> np.ndarray:
-    side = rng.uniform(0.26, 0.44) * image_size * _SCALE.get(shape, 1.0)
+    side = rng.uniform(0.28, 0.45) * image_size * _SCALE.get(shape, 1.0)
     stretch = math.sqrt(_ASPECT.get(shape, 1.0)) * rng.uniform(0.92, 1.08)
     angle = rng.uniform(-0.2, 0.2)
     position = centre + rng.uniform(-0.11, 0.11, 2) * image_size

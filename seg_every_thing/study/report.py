@@ -87,6 +87,7 @@ def write_comparison_gallery(
     ids = metadata.thing_dataset_id_to_contiguous_id
     predictions = [(row, _by_image(results)) for row, results in rows]
     items = []
+    output.mkdir(parents=True, exist_ok=True)
     for record in DatasetCatalog.get(dataset_name)[:num_images]:
         image = cv2.imread(record["file_name"])
         panels = [("ground truth", draw_ground_truth(image, record, names, set_a))]

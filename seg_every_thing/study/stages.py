@@ -62,10 +62,7 @@ def train_detector(cfg: CfgNode) -> Dict[str, Any]:
         ``{"fingerprint", "metrics", "seconds"}``, also in ``OUTPUT_DIR/done.json``.
     """
     start = time.perf_counter()
-    seed_all_rng(cfg.SEED)
-    trainer = Trainer(cfg)
-    trainer.resume_or_load(resume=False)
-    seed_all_rng(cfg.SEED)
+    trainer = _new_trainer(cfg)
     trainer.train()
     return _finish(cfg, trainer, None, time.perf_counter() - start)
 
@@ -92,17 +89,23 @@ def train_row(cfg: CfgNode, cache: Optional[Path], parent: Optional[str]) -> Dic
         ``{"fingerprint", "metrics", "seconds"}``, also in ``OUTPUT_DIR/done.json``.
     """
     start = time.perf_counter()
+    trainer = _new_trainer(cfg)
+    if cache is not None:
+        trainer.model = CachedFeaturesModel(trainer.model, FeatureCache(cache)).train()
+    trainer.train()
+    return _finish(cfg, trainer, parent, time.perf_counter() - start)
+
+
+def _new_trainer(cfg: CfgNode) -> Trainer:
+    cfg = cfg.clone()
+    cfg.defrost()
+    cfg.DATASETS.TEST = ()  # evaluation comes after training, and is timed apart
     seed_all_rng(cfg.SEED)
     trainer = Trainer(cfg)
     trainer.resume_or_load(resume=False)
-    if cache is not None:
-        wrapped = CachedFeaturesModel(trainer.model, FeatureCache(cache))
-        wrapped.train()
-        trainer.model = wrapped
     # Rows draw different numbers of initial weights; from here on they draw the same RoIs.
     seed_all_rng(cfg.SEED)
-    trainer.train()
-    return _finish(cfg, trainer, parent, time.perf_counter() - start)
+    return trainer
 
 
 def _load(model: torch.nn.Module, cfg: CfgNode) -> None:
