@@ -87,8 +87,12 @@ class FeatureCache:
         for i, size in zip(rows, images.image_sizes):
             count = self._counts[i]
             instances = Instances(size)
-            instances.proposal_boxes = Boxes(torch.from_numpy(self._boxes[i, :count]).to(device))
-            instances.objectness_logits = torch.from_numpy(self._logits[i, :count]).to(device)
+            instances.proposal_boxes = Boxes(
+                torch.from_numpy(self._boxes[i, :count].copy()).to(device)
+            )
+            instances.objectness_logits = torch.from_numpy(self._logits[i, :count].copy()).to(
+                device
+            )
             proposals.append(instances)
         return features, proposals
 
