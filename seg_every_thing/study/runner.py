@@ -5,6 +5,7 @@ import logging
 import multiprocessing
 import os
 import shutil
+import threading
 import time
 import traceback
 from concurrent.futures import Future, ProcessPoolExecutor, wait
@@ -107,7 +108,10 @@ def _run_parallel(
     """Run rows in processes of their own, reporting progress until the last is done."""
     start = time.perf_counter()
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(min(jobs, len(rows)), mp_context=context) as pool:
+    pool = ProcessPoolExecutor(
+        min(jobs, len(rows)), context, initializer=_end_with_parent, initargs=(os.getpid(),)
+    )
+    with pool:
         futures = {row.name: pool.submit(function, *item) for row, item in zip(rows, work)}
         configs = {row.name: item[0] for row, item in zip(rows, work)}
         while wait(futures.values(), timeout=_POLL_SECONDS).not_done:
@@ -127,6 +131,17 @@ def _train_row_process(
     except Exception as e:
         logger.error("failed:\n%s", traceback.format_exc())
         return {"error": f"{type(e).__name__}: {e} (see {cfg.OUTPUT_DIR}/log.txt)"}
+
+
+def _end_with_parent(parent: int) -> None:
+    """A killed study must not leave rows behind that go on training."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(2)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _log_to_file_only(folder: str) -> None:
