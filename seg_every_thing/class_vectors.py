@@ -1,10 +1,15 @@
-"""Class vectors from outside the detector: one row a class, from a .npy or GloVe text file."""
+"""Class vectors from outside the detector: one row a class, from a file or drawn from a seed."""
 
 from pathlib import Path
 from typing import Dict, List, Optional, Sequence
 
 import numpy as np
 import torch
+
+RANDOM_DIM = 300
+RANDOM_STD = 0.38
+"""Width and spread of drawn vectors: those of the 300-d GloVe vectors that the original used, so
+that the control differs from an embedding in what it says, not in how long it is."""
 
 
 def load_class_vectors(
@@ -14,9 +19,10 @@ def load_class_vectors(
 
     Args:
         path: a .npy file of shape (K, D) in class order, or a text file with a word and its D
-            numbers on each line (GloVe's format); names of several words get the words' mean.
+            numbers on each line (GloVe's format); names of several words get the words' mean; or
+            "random:SEED" (a vector for each class) or "random-words:SEED" (one for each word).
         num_classes: K.
-        class_names: in class order; needed for text files.
+        class_names: in class order; needed where words matter.
 
     Returns:
         (K, D) float32.
@@ -30,8 +36,12 @@ def load_class_vectors(
         )
     if Path(path).suffix == ".npy":
         vectors = _load_npy(path)
+    elif path.startswith("random:"):
+        vectors = _draw([_seed_of(path)], num_classes)
     elif class_names is None:
-        raise ValueError(f"'{path}': a text file of word vectors needs the names of the classes")
+        raise ValueError(f"'{path}': word vectors need the names of the classes")
+    elif path.startswith("random-words:"):
+        vectors = _draw_words(_seed_of(path), class_names)
     else:
         vectors = _load_text(path, class_names)
     if vectors.ndim != 2 or vectors.shape[0] != num_classes or vectors.size == 0:
@@ -75,6 +85,30 @@ def _load_text(path: str, class_names: Sequence[str]) -> np.ndarray:
     if len({v.size for v in vectors.values()}) > 1:
         raise ValueError(f"the word vectors in '{path}' differ in length")
     return np.stack([np.mean([vectors[w] for w in _words(n)], axis=0) for n in class_names])
+
+
+def _draw(seed: List[int], count: int) -> np.ndarray:
+    return np.random.default_rng(seed).normal(0, RANDOM_STD, (count, RANDOM_DIM))
+
+
+def _draw_words(seed: int, class_names: Sequence[str]) -> np.ndarray:
+    """A word has the same vector in every data set, as its seed is its spelling."""
+    return np.stack(
+        [
+            np.mean([_draw([seed, *word.encode()], 1)[0] for word in _words(name)], axis=0)
+            for name in class_names
+        ]
+    )
+
+
+def _seed_of(path: str) -> int:
+    kind, _, seed = path.partition(":")
+    if not seed.isdecimal():
+        raise ValueError(
+            f"MODEL.WEIGHT_TRANSFER.EMBEDDING_FILE '{path}': expected '{kind}:' and a seed, such as "
+            f"'{kind}:0'"
+        )
+    return int(seed)
 
 
 def _words(name: str) -> List[str]:

@@ -10,7 +10,8 @@ def add_seg_every_thing_config(cfg: CN) -> None:
         cfg: a config from ``detectron2.config.get_cfg()``.
     """
     # Classes whose masks may be used in training ("set A"): "all", "voc", "nonvoc", "shapes_A",
-    # "E1_A20B60" ... "E5_A60B20", or the path of a .txt / .json list of class names.
+    # "shapes_B", "E1_A20B60" ... "E5_A60B20", "shapes_E1_A12B36" ... "shapes_E5_A36B12", or the
+    # path of a .txt / .json list of class names.
     # Works on every registered detection data set.  Objects of other classes train boxes only.
     cfg.DATASETS.MASK_CLASSES = "all"
 
@@ -30,7 +31,8 @@ def add_seg_every_thing_config(cfg: CN) -> None:
     cfg.MODEL.WEIGHT_TRANSFER = CN()
     # What describes a class: "cls+box", "cls" or "box" weights of the predictor, or "embedding".
     cfg.MODEL.WEIGHT_TRANSFER.INPUT = "cls+box"
-    # For "embedding": a .npy of shape (K, D) in class order, or a GloVe-style text file.
+    # For "embedding": a .npy of shape (K, D) in class order, a GloVe-style text file, or as a control
+    # "random:SEED" (a vector a class) or "random-words:SEED" (a vector a word, averaged over names).
     cfg.MODEL.WEIGHT_TRANSFER.EMBEDDING_FILE = ""
     # Layers of T; the hidden width is the mask head's CONV_DIM, as in the original.
     cfg.MODEL.WEIGHT_TRANSFER.NUM_LAYERS = 2

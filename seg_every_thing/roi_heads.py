@@ -233,6 +233,6 @@ class PartiallySupervisedROIHeads(StandardROIHeads):
 
 def _vectors_from_config(cfg: CfgNode) -> torch.Tensor:
     path = cfg.MODEL.WEIGHT_TRANSFER.EMBEDDING_FILE
-    is_text = bool(path) and not path.endswith(".npy")
-    names = class_names_of(cfg.DATASETS.TRAIN[0]) if is_text else None
+    has_words = bool(path) and not path.endswith(".npy") and not path.startswith("random:")
+    names = class_names_of(cfg.DATASETS.TRAIN[0]) if has_words else None
     return load_class_vectors(path, cfg.MODEL.ROI_HEADS.NUM_CLASSES, names)

@@ -67,8 +67,33 @@ def test_bad_glove_files(tmp_path: Path, text: str, message: str) -> None:
 
 
 def test_glove_needs_class_names(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="needs the names of the classes"):
+    with pytest.raises(ValueError, match="need the names of the classes"):
         load_class_vectors(str(tmp_path / "glove.txt"), 2)
+
+
+def test_random_vectors_depend_on_the_seed_alone() -> None:
+    vectors = load_class_vectors("random:3", 400)
+    assert vectors.shape == (400, 300)
+    assert torch.equal(vectors, load_class_vectors("random:3", 400, ["any"] * 400))
+    assert not torch.allclose(vectors, load_class_vectors("random:4", 400))
+    assert vectors.std().item() == pytest.approx(0.38, rel=0.01)
+    cosine = torch.nn.functional.normalize(vectors) @ torch.nn.functional.normalize(vectors).T
+    assert cosine.fill_diagonal_(0).abs().max() < 0.35  # a class says nothing of another
+
+
+def test_random_words_share_the_vectors_of_their_words() -> None:
+    red_cup, blue_cup, cup = load_class_vectors("random-words:5", 3, ["red cup", "Blue_cup", "cup"])
+    (red,) = load_class_vectors("random-words:5", 1, ["red"])
+    torch.testing.assert_close(red_cup, (red + cup) / 2)
+    assert torch.nn.functional.cosine_similarity(red_cup, blue_cup, dim=0) > 0.3
+    (other,) = load_class_vectors("random-words:6", 1, ["cup"])
+    assert not torch.allclose(cup, other)
+
+
+@pytest.mark.parametrize("path", ["random:", "random:-1", "random:x", "random-words:1.5"])
+def test_a_seed_must_be_a_number(path: str) -> None:
+    with pytest.raises(ValueError, match="expected .* and a seed"):
+        load_class_vectors(path, 2, ["dog", "kite"])
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from seg_every_thing.data.splits import (
     coco_random_splits,
     named_splits,
     resolve_class_split,
+    shapes_random_splits,
 )
 
 CLASSES = ("cup", "dog", "traffic light", "kite")
@@ -70,6 +72,22 @@ def test_shapes_a_is_half_and_shows_every_shape_and_hue() -> None:
     assert len(SHAPES_CLASSES) == 48 and len(a) == len(b) == 24
     words = {word for i in a for word in SHAPES_CLASSES[i].split()}
     assert words == {*SHAPES, *(hue for hue, _ in HUES)}
+
+
+def test_shapes_b_is_the_mirror_image_of_shapes_a() -> None:
+    a, b = resolve_class_split("shapes_A", SHAPES_CLASSES)
+    assert resolve_class_split("shapes_B", SHAPES_CLASSES) == (b, a)
+
+
+def test_random_splits_of_shapes_have_five_trials_of_five_sizes() -> None:
+    splits = shapes_random_splits()
+    sizes = Counter(len(names) for names in splits.values())
+    assert sizes == {12: 5, 18: 5, 24: 5, 30: 5, 36: 5}
+    assert len({frozenset(names) for names in splits.values()}) == 25
+    for name, names in splits.items():
+        a, b = resolve_class_split(name, SHAPES_CLASSES)
+        assert len(a) == len(names) and name.endswith(f"_A{len(a)}B{len(b)}")
+        assert {SHAPES_CLASSES[i] for i in a} == set(names)
 
 
 def test_indices_follow_the_data_set_not_the_split() -> None:

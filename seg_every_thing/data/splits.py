@@ -12,7 +12,7 @@ from typing import Dict, List, NamedTuple, Sequence, Tuple
 import numpy as np
 from detectron2.data.datasets.builtin_meta import COCO_CATEGORIES
 
-from .shapes import SHAPES_SET_A
+from .shapes import SHAPES_CLASSES, SHAPES_SET_A
 
 COCO_CLASSES: Tuple[str, ...] = tuple(c["name"] for c in COCO_CATEGORIES if c["isthing"])
 
@@ -47,6 +47,22 @@ def coco_random_splits() -> Dict[str, Tuple[str, ...]]:
     return splits
 
 
+@functools.lru_cache(maxsize=None)
+def shapes_random_splits() -> Dict[str, Tuple[str, ...]]:
+    """Five trials of 1/4, 3/8, 1/2, 5/8 and 3/4 of the classes of Shapes, as for Figure 3."""
+    rng = np.random.RandomState(3)
+    count = len(SHAPES_CLASSES)
+    splits = {}
+    for trial in range(1, 6):
+        for eighths in (2, 3, 4, 5, 6):
+            size = count * eighths // 8
+            drawn = rng.choice(count, size, replace=False)
+            splits[f"shapes_E{trial}_A{size}B{count - size}"] = tuple(
+                SHAPES_CLASSES[i] for i in drawn
+            )
+    return splits
+
+
 def named_splits() -> Dict[str, Tuple[str, ...]]:
     """All splits known by name -> class names of set A (without "all")."""
     nonvoc = tuple(c for c in COCO_CLASSES if c not in VOC_CLASSES)
@@ -54,7 +70,9 @@ def named_splits() -> Dict[str, Tuple[str, ...]]:
         "voc": VOC_CLASSES,
         "nonvoc": nonvoc,
         "shapes_A": SHAPES_SET_A,
+        "shapes_B": tuple(c for c in SHAPES_CLASSES if c not in SHAPES_SET_A),
         **coco_random_splits(),
+        **shapes_random_splits(),
     }
 
 
@@ -94,8 +112,8 @@ def _set_a_names(mask_classes: str) -> List[str]:
         near = _nearest(mask_classes, ["all", *splits])
         raise ValueError(
             f"DATASETS.MASK_CLASSES: unknown split '{mask_classes}'{near}. Known: all, voc, "
-            f"nonvoc, shapes_A, E1_A20B60 ... E5_A60B20, or the path of a .txt or .json list of "
-            f"class names"
+            f"nonvoc, E1_A20B60 ... E5_A60B20, shapes_A, shapes_B, shapes_E1_A12B36 ... "
+            f"shapes_E5_A36B12, or the path of a .txt or .json list of class names"
         )
     names = _read_names(Path(mask_classes))
     if not names:
