@@ -62,6 +62,38 @@ def test_photos_train_end_to_end_and_are_evaluated(few_photos: List[str], tmp_pa
         assert -1 <= metrics[key] <= 100
 
 
+FAMILIES = (
+    "maskx_R_50_FPN_1x",
+    "class_agnostic_R_101_FPN_1x",
+    "detectron1/maskx_R_50_FPN_1x",
+    "stage_two/clsbox",
+    "stage_two/clsbox_R_101_FPN_1x",
+    "detectron1/clsbox_stage_two",
+)
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_each_family_trains_on_real_images(
+    few_photos: List[str], tmp_path: Path, name: str
+) -> None:
+    narrow = ["MODEL.WEIGHTS", "", "MODEL.ROI_MASK_HEAD.CONV_DIM", "16", "SOLVER.STEPS", "(1,)"]
+    narrow += ["MODEL.RESNETS.WIDTH_PER_GROUP", "8", "MODEL.RESNETS.STEM_OUT_CHANNELS", "8"]
+    narrow += ["MODEL.RESNETS.RES2_OUT_CHANNELS", "16", "MODEL.FPN.OUT_CHANNELS", "16"]
+    narrow += ["MODEL.RESNETS.NORM", "BN"]  # random weights explode under frozen statistics
+    cfg = load_config(
+        str(CONFIGS / "coco" / f"{name}.yaml"), options(few_photos, tmp_path) + narrow
+    )
+    cfg.SOLVER.REFERENCE_WORLD_SIZE = 0  # one process stands for the eight
+    trainer = Trainer(cfg)
+    before = snapshot(trainer.model)
+    trainer.train()
+    moved = changed(before, trainer.model)
+    assert any("mask_head" in key for key in moved)
+    assert any("box_predictor" in key for key in moved) == ("stage_two" not in name)
+    assert all(torch.isfinite(p).all() for p in trainer.model.parameters())
+    assert (tmp_path / "inference" / few_photos[1] / "metrics.json").is_file()
+
+
 def test_voc_masks_alone_are_used(few_photos: List[str], tmp_path: Path) -> None:
     cfg = load_config(
         str(CONFIGS / "coco" / "maskx_R_50_FPN_1x.yaml"), options(few_photos, tmp_path)
