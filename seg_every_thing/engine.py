@@ -104,8 +104,12 @@ class Trainer(DefaultTrainer):
     def build_train_loader(cls, cfg: CfgNode) -> Any:
         """A loader of every box and every usable mask of the training sets."""
         dicts = load_training_dicts(cfg)
-        mapper = PartialSupervisionMapper(cfg, is_train=True)
-        return build_detection_train_loader(cfg, mapper=mapper, dataset=dicts)
+        return build_detection_train_loader(cfg, mapper=cls.build_mapper(cfg), dataset=dicts)
+
+    @classmethod
+    def build_mapper(cls, cfg: CfgNode) -> Any:
+        """The mapper of the training loader; a subclass may return its own."""
+        return PartialSupervisionMapper(cfg, is_train=True)
 
     @classmethod
     def build_test_loader(cls, cfg: CfgNode, dataset_name: str) -> Any:

@@ -80,7 +80,7 @@ def test_a_failing_row_is_named_and_the_others_are_kept(
     assert exit_info.value.code == 1
     line = [x for x in capfd.readouterr().err.splitlines() if "error: " in x][-1]
     assert "row maskx failed" in line and "tanh" in line and "oracle" not in line
-    assert (tmp_path / "seed0" / "oracle" / "done.json").is_file()
+    assert (tmp_path / "seed0" / "shapes_A" / "oracle" / "done.json").is_file()
     assert not (tmp_path / "results.json").exists()
 
 
@@ -161,7 +161,7 @@ def test_most_boxes_of_shapes_hold_other_objects(tiny_shapes: Path) -> None:
 def test_rows_end_with_a_killed_study(tmp_path: Path) -> None:
     script = (
         "import os, time, multiprocessing\n"
-        "from seg_every_thing.study.runner import _end_with_parent\n"
+        "from seg_every_thing.study.scheduler import _end_with_parent\n"
         "def work(parent, path):\n"
         "    _end_with_parent(parent)\n"
         "    open(path, 'w').write(str(os.getpid()))\n"

@@ -14,6 +14,7 @@ from torch.multiprocessing import ProcessRaisedException
 COMMANDS = {
     "demo": "seg_every_thing.cli.demo",
     "quickstart": "seg_every_thing.cli.quickstart",
+    "study": "seg_every_thing.cli.study",
     "benchmark": "seg_every_thing.cli.benchmark",
 }
 

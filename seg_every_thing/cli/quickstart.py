@@ -15,15 +15,15 @@ from ..data.splits import resolve_class_split
 from ..files import write_json
 from ..study.overlap import overlap_metrics
 from ..study.report import recovery, table_rows, text_table, write_comparison_gallery
-from ..study.rows import QUICKSTART_DETECTOR, QUICKSTART_ROWS
-from ..study.runner import StudyRunner
+from ..study.runner import Run, StudyRunner
 from ..study.stages import metric_names, versions
+from ..study.suites import QUICKSTART_ROWS, SHAPES
 
 HELP = "train and compare class-agnostic, Mask^X and fully supervised masks on Shapes"
 
 logger = logging.getLogger(__name__)
 
-_DATA_SET, _SPLIT = "shapes_val", "shapes_A"
+_DATA_SET, _SPLIT = "shapes_val", SHAPES.directions[0].split
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -58,9 +58,11 @@ def run(args: argparse.Namespace) -> None:
         num_train=args.num_train,
         num_val=args.num_val,
     )
-    runner = StudyRunner(args.output, args.seed, register_data, args.opts)
-    detector = runner.run_detector(QUICKSTART_DETECTOR)
-    records = runner.run_rows(QUICKSTART_DETECTOR, QUICKSTART_ROWS, args.jobs)
+    runner = StudyRunner(SHAPES, args.output, register_data, args.opts)
+    detector = runner.train_detector_here(args.seed)
+    runs = [Run(row, _SPLIT, args.seed) for row in QUICKSTART_ROWS]
+    by_run = runner.train(runs, args.jobs)
+    records = {run.row.name: by_run[run.name] for run in runs}
     failed = {name: r["error"] for name, r in records.items() if "error" in r}
     if failed:
         raise ValueError("; ".join(f"row {name} failed: {error}" for name, error in failed.items()))
@@ -80,7 +82,7 @@ def _report(
     rows: Dict[str, Dict[str, float]] = {}
     result_files = []
     for row in QUICKSTART_ROWS:
-        folder = Path(runner.config(row).OUTPUT_DIR) / "inference" / _DATA_SET
+        folder = runner.folder(Run(row, _SPLIT, args.seed)) / "inference" / _DATA_SET
         result_files.append((row, folder / "coco_instances_results.json"))
         metrics = records[row.name]["metrics"]
         rows[row.name] = {name: metrics[name] for name in metric_names(metrics)}

@@ -1,178 +1,218 @@
-"""Runs the rows of a study: one detector, its features once, then the rows, side by side."""
+"""Runs the rows of a study: a detector a seed, its features once, then the rows on top of it."""
 
-import json
 import logging
-import multiprocessing
 import os
 import shutil
-import threading
-import time
-import traceback
-from concurrent.futures import Future, ProcessPoolExecutor, wait
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Callable, Dict, Sequence
+from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
 
-import torch
 from detectron2.config import CfgNode
 
 from ..cli.common import load_config
 from ..files import make_output_dir
-from .feature_cache import FeatureCache
-from .rows import CONFIGS, Row
-from .stages import cache_features, fingerprint, finished, train_detector, train_row
+from .comparison import check_changes
+from .rows import Row
+from .scheduler import Job, Record, run_jobs
+from .stages import (
+    DONE,
+    cache_features,
+    features_complete,
+    fingerprint,
+    finished,
+    row_fingerprint,
+    train_detector,
+    train_row,
+)
+from .suites import CONFIGS, Suite
 
 logger = logging.getLogger(__name__)
 
-Record = Dict[str, Any]
+# Iterations of these stages take about so many times as long as those of a cached row.
+_WEIGHTS = {"detector": 2.0, "stage_two": 1.0, "end_to_end": 3.0}
 
-_POLL_SECONDS = 15
+
+@dataclass(frozen=True)
+class Run:
+    """A row trained on a split with a seed."""
+
+    row: Row
+    split: str
+    seed: int
+
+    @property
+    def name(self) -> str:
+        """Path of its folder below the output folder, and its key in ``results.json``."""
+        parts = [self.row.name] if self.row.stage == "detector" else [self.split, self.row.name]
+        return "/".join([f"seed{self.seed}", *parts])
 
 
 class StudyRunner:
-    """Trains the rows of a study for one seed; what is complete already is used again."""
+    """Trains runs of a suite on this machine; what is complete already is used again."""
 
     def __init__(
         self,
+        suite: Suite,
         output: Path,
-        seed: int,
         register_data: Callable[[], None],
         overrides: Sequence[str] = (),
     ) -> None:
         """
         Args:
+            suite: with a detector to train as stage one.
             output: folder for all results.
-            seed: of training; the data stay the same.
             register_data: registers the data sets; picklable, as each process calls it.
             overrides: KEY, VALUE, ... on top of every row.
         """
+        self.suite = suite
         self.output = make_output_dir(output)
-        self.seed = seed
         self.register_data = register_data
         self.overrides = list(overrides)
+        self._fingerprints: Dict[int, str] = {}
         register_data()
 
-    def config(self, row: Row, detector: str = "") -> CfgNode:
-        """The complete config of a row; ``detector`` names the weights of stage one."""
-        options = [*row.overrides, *self.overrides, "SEED", str(self.seed)]
-        cfg = load_config(str(CONFIGS / row.config), options)
-        cfg.OUTPUT_DIR = str(self.output / f"seed{self.seed}" / row.name)
-        cfg.MODEL.WEIGHTS = detector
-        os.makedirs(cfg.OUTPUT_DIR, exist_ok=True)
+    def folder(self, run: Run) -> Path:
+        """Where a run's results are."""
+        return self.output / run.name
+
+    def config(self, run: Run) -> CfgNode:
+        """The complete config of a run."""
+        cfg = load_config(str(CONFIGS / self.suite.bases[run.row.stage]), self._options(run))
+        cfg.OUTPUT_DIR = str(self.folder(run))
+        if run.row.stage != "detector":
+            cfg.MODEL.WEIGHTS = str(self.folder(self.detector(run.seed)) / "model_final.pth")
         return cfg
 
-    def run_detector(self, row: Row) -> Record:
-        """Stage one, on all cores."""
-        cfg = self.config(row)
-        record = finished(Path(cfg.OUTPUT_DIR), fingerprint(cfg))
+    def _options(self, run: Run) -> List[str]:
+        return [*row_options(run), *self.overrides, "SEED", str(run.seed)]
+
+    def detector(self, seed: int) -> Run:
+        """Stage one of a seed."""
+        if self.suite.detector is None:
+            raise ValueError(f"the suite '{self.suite.name}' trains no detector")
+        return Run(self.suite.detector, "", seed)
+
+    def differences(self, run: Run) -> Dict[str, Any]:
+        """Key -> [value of the baseline, value of this row], checked against what is declared.
+
+        Raises:
+            ValueError: when a row differs from its baseline in more or less than it declares.
+        """
+        baseline = self.suite.rows().get(run.row.baseline)
+        if baseline is None:
+            return {}
+        return check_changes(
+            run.row, self.config(run), self.config(Run(baseline, run.split, run.seed))
+        )
+
+    def completed(self, run: Run) -> Optional[Record]:
+        """The record of a run that is complete, and was made as it would be made now."""
+        cfg = self.config(run)
+        if run.row.stage == "detector":
+            expected = fingerprint(cfg)
+        else:
+            expected = row_fingerprint(cfg, self._parent(run.seed))
+        return finished(self.folder(run), expected)
+
+    def train_detector_here(self, seed: int) -> Record:
+        """Stage one in this process, on all cores."""
+        run = self.detector(seed)
+        record = self.completed(run)
         if record:
-            logger.info("%s: reusing the result in %s", row.title, cfg.OUTPUT_DIR)
+            logger.info("%s: reusing the result in %s", run.row.title, self.folder(run))
             return {**record, "reused": True}
-        logger.info("Stage one: training the detector (%s)", row.title)
+        logger.info("Stage one: training the detector (%s)", run.row.title)
+        cfg = self.config(run)
+        os.makedirs(cfg.OUTPUT_DIR, exist_ok=True)
         return train_detector(cfg)
 
-    def run_rows(self, detector: Row, rows: Sequence[Row], jobs: int) -> Dict[str, Record]:
-        """Stage two, ``jobs`` rows at a time with one thread each.
+    def train(self, runs: Sequence[Run], workers: int) -> Dict[str, Record]:
+        """Train runs, and the detectors that they need.
+
+        Args:
+            runs: without detectors.
+            workers: how many jobs run at a time, with one thread each.
 
         Returns:
-            Records by row name; a row that failed has ``{"error": its last line}``.
+            Records by :attr:`Run.name`, detectors included; a run that failed has ``{"error"}``,
+            one that was complete before ``{"reused": True}``.
         """
-        parent = fingerprint(self.config(detector))
-        detector_dir = Path(self.config(detector).OUTPUT_DIR)
-        configs = {
-            row.name: self.config(row, str(detector_dir / "model_final.pth")) for row in rows
-        }
+        detectors = [self.detector(seed) for seed in dict.fromkeys(run.seed for run in runs)]
         records: Dict[str, Record] = {}
-        for row in rows:
-            cfg = configs[row.name]
-            record = finished(Path(cfg.OUTPUT_DIR), fingerprint(cfg, parent))
+        for run in [*detectors, *runs]:
+            record = self.completed(run)
             if record:
-                logger.info("%s: reusing the result in %s", row.title, cfg.OUTPUT_DIR)
-                records[row.name] = {**record, "reused": True}
-        waiting = [row for row in rows if row.name not in records]
-        if not waiting:
-            return records
-        for row in waiting:  # what an interrupted run left would be appended to
-            shutil.rmtree(configs[row.name].OUTPUT_DIR)
-            os.makedirs(configs[row.name].OUTPUT_DIR)
-        cache = detector_dir / f"features_{parent}"
-        if not FeatureCache.is_complete(cache):
-            cache_features(configs[waiting[0].name], cache)
-        work = [(configs[r.name], str(cache), parent, self.register_data) for r in waiting]
-        records.update(_run_parallel(_train_row_process, waiting, work, jobs))
+                records[run.name] = {**record, "reused": True}
+        if records:
+            logger.info("Reusing %d results in %s", len(records), self.output)
+        jobs = self._jobs(detectors, [run for run in runs if run.name not in records], records)
+        if jobs:
+            done = run_jobs(jobs, workers, self.register_data)
+            wanted = {run.name for run in [*detectors, *runs]}
+            records.update({name: r for name, r in done.items() if name in wanted})
         return records
 
+    def _jobs(
+        self, detectors: Sequence[Run], runs: Sequence[Run], records: Dict[str, Record]
+    ) -> List[Job]:
+        """Detectors first; then, seed by seed, features and rows."""
+        jobs = []
+        for detector in detectors:
+            if detector.name not in records:
+                jobs.append(self._job(detector, train_detector, (self._fresh(detector),), ()))
+        for detector in detectors:
+            mine = [run for run in runs if run.seed == detector.seed]
+            stage_two = [run for run in mine if run.row.stage == "stage_two"]
+            parent = self._parent(detector.seed)
+            cache = self.folder(detector) / f"features_{parent}"
+            features = f"{detector.name}/features"
+            if stage_two and not features_complete(cache):
+                jobs.append(
+                    Job(
+                        *(features, cache_features, (self.config(stage_two[0]), cache), cache),
+                        needs=(detector.name,),
+                    )
+                )
+            for run in mine:
+                cached = run.row.stage == "stage_two"
+                arguments = (self._fresh(run), cache if cached else None, parent)
+                jobs.append(
+                    self._job(run, train_row, arguments, (features if cached else detector.name,))
+                )
+        return jobs
 
-def _run_parallel(
-    function: Callable[..., Record], rows: Sequence[Row], work: Sequence[Any], jobs: int
-) -> Dict[str, Record]:
-    """Run rows in processes of their own, reporting progress until the last is done."""
-    start = time.perf_counter()
-    context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(
-        min(jobs, len(rows)), context, initializer=_end_with_parent, initargs=(os.getpid(),)
-    )
-    with pool:
-        futures = {row.name: pool.submit(function, *item) for row, item in zip(rows, work)}
-        configs = {row.name: item[0] for row, item in zip(rows, work)}
-        while wait(futures.values(), timeout=_POLL_SECONDS).not_done:
-            _log_progress(futures, configs, time.perf_counter() - start)
-        return {name: future.result() for name, future in futures.items()}
+    def _job(
+        self, run: Run, function: Callable[..., Record], arguments: Tuple[Any, ...], needs: Any
+    ) -> Job:
+        return Job(
+            *(run.name, function, arguments, self.folder(run), needs),
+            iterations=arguments[0].SOLVER.MAX_ITER,
+            weight=_WEIGHTS[run.row.stage],
+        )
 
+    def _fresh(self, run: Run) -> CfgNode:
+        """The config of a run whose folder holds nothing that an interrupted run left behind."""
+        folder = self.folder(run)
+        if run.row.stage == "detector":
+            (folder / DONE).unlink(missing_ok=True)
+            (folder / "metrics.json").unlink(missing_ok=True)
+        elif folder.is_dir():
+            shutil.rmtree(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        return self.config(run)
 
-def _train_row_process(
-    cfg: CfgNode, cache: str, parent: str, register_data: Callable[[], None]
-) -> Record:
-    """One row in its own process; an error is its result, so that it does not end the others."""
-    torch.set_num_threads(1)
-    _log_to_file_only(cfg.OUTPUT_DIR)
-    register_data()
-    try:
-        return train_row(cfg, Path(cache), parent)
-    except Exception as e:
-        logger.error("failed:\n%s", traceback.format_exc())
-        return {"error": f"{type(e).__name__}: {e} (see {cfg.OUTPUT_DIR}/log.txt)"}
-
-
-def _end_with_parent(parent: int) -> None:
-    """A killed study must not leave rows behind that go on training."""
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(2)
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
-
-
-def _log_to_file_only(folder: str) -> None:
-    """Rows that run side by side write to their files; on the console they would interleave."""
-    for name in ("detectron2", "fvcore", "seg_every_thing"):
-        log = logging.getLogger(name)
-        handler = logging.FileHandler(os.path.join(folder, "log.txt"))
-        handler.setFormatter(logging.Formatter("[%(asctime)s %(name)s]: %(message)s"))
-        log.handlers, log.propagate = [handler], False
-        log.setLevel(logging.INFO)
-
-
-def _last_iteration(cfg: CfgNode) -> int:
-    path = Path(cfg.OUTPUT_DIR) / "metrics.json"
-    if not path.is_file():
-        return 0
-    lines = path.read_text().splitlines()
-    try:
-        return int(json.loads(lines[-1])["iteration"]) + 1 if lines else 0
-    except (ValueError, KeyError):  # the line is being written
-        return 0
+    def _parent(self, seed: int) -> str:
+        if seed not in self._fingerprints:
+            self._fingerprints[seed] = fingerprint(self.config(self.detector(seed)))
+        return self._fingerprints[seed]
 
 
-def _log_progress(
-    futures: Dict[str, "Future[Record]"], configs: Dict[str, CfgNode], elapsed: float
-) -> None:
-    done, total, parts = 0, 0, []
-    for name, future in futures.items():
-        iterations = configs[name].SOLVER.MAX_ITER
-        at = iterations if future.done() else min(_last_iteration(configs[name]), iterations)
-        done, total = done + at, total + iterations
-        parts.append(f"{name} {at}/{iterations}")
-    remaining = f"{elapsed / done * (total - done):.0f} s" if done else "unknown"
-    logger.info("Stage two: %s; ETA %s", ", ".join(parts), remaining)
+def row_options(run: Run) -> List[str]:
+    """KEY, VALUE, ... of a run on top of its suite's base config, its seed aside."""
+    options = []
+    for key, value in run.row.overrides:
+        options += [key, str(value).replace("{seed}", str(run.seed))]
+    if run.row.stage == "detector":
+        return options
+    mask_classes = "all" if run.row.all_masks else run.split
+    return [*options, "DATASETS.MASK_CLASSES", mask_classes, "TEST.CLASS_SPLIT", run.split]

@@ -13,16 +13,25 @@ from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog, get_detection_dataset_dicts
 from detectron2.utils.env import seed_all_rng
+from fvcore.nn import weight_init
 
 from .. import __version__
 from ..data.dataset_mapper import PartialSupervisionMapper
 from ..engine import Trainer, freeze_detector, readable_checkpoint
 from ..files import read_json, write_json
-from .feature_cache import CachedFeaturesModel, FeatureCache, write_feature_cache
+from .feature_cache import (
+    CachedFeaturesModel,
+    FeatureCache,
+    detections_of,
+    image_key,
+    write_feature_cache,
+)
 
 logger = logging.getLogger(__name__)
 
 DONE = "done.json"
+
+_RECIPE = "2"  # raise it when the code of a stage changes what comes out of it
 
 
 def versions() -> Dict[str, str]:
@@ -64,36 +73,94 @@ def train_detector(cfg: CfgNode) -> Dict[str, Any]:
     start = time.perf_counter()
     trainer = _new_trainer(cfg)
     trainer.train()
-    return _finish(cfg, trainer, None, time.perf_counter() - start)
+    record = {"fingerprint": fingerprint(cfg)}
+    return _finish(cfg, trainer, record, time.perf_counter() - start)
 
 
-def cache_features(cfg: CfgNode, folder: Path) -> None:
-    """Run the frozen detector of a stage-two config over its training images, once."""
+def cache_features(cfg: CfgNode, folder: Path) -> Dict[str, Any]:
+    """Run the frozen detector of a stage-two config over its images, once.
+
+    Args:
+        cfg: with ``MODEL.FREEZE_DETECTOR`` and the detector's weights.
+        folder: gets ``train`` (with proposals) and ``test`` (with detections).
+
+    Returns:
+        ``{"seconds"}``.
+    """
+    start = time.perf_counter()
     model = Trainer.build_model(cfg)
     freeze_detector(model)
     _load(model, cfg)
     mapper = PartialSupervisionMapper(cfg, is_train=True)
     dicts = get_detection_dataset_dicts(cfg.DATASETS.TRAIN, filter_empty=False)
-    write_feature_cache(model, [mapper(d) for d in dicts], folder)
+    write_feature_cache(model, [mapper(d) for d in dicts], folder / "train")
+    (name,) = cfg.DATASETS.TEST
+    samples = [sample for batch in Trainer.build_test_loader(cfg, name) for sample in batch]
+    write_feature_cache(model, samples, folder / "test", detections_of)
+    return {"seconds": time.perf_counter() - start}
 
 
-def train_row(cfg: CfgNode, cache: Optional[Path], parent: Optional[str]) -> Dict[str, Any]:
-    """Stage two: train a mask branch on a frozen detector, and evaluate.
+def features_complete(folder: Path) -> bool:
+    """Whether :func:`cache_features` has finished."""
+    return all(FeatureCache.is_complete(folder / part) for part in ("train", "test"))
+
+
+def row_fingerprint(cfg: CfgNode, parent: str) -> str:
+    """Fingerprint of a row that stands on the detector with the fingerprint ``parent``."""
+    embedding = Path(cfg.MODEL.WEIGHT_TRANSFER.EMBEDDING_FILE or "none")
+    content = hashlib.sha256(embedding.read_bytes()).hexdigest() if embedding.is_file() else ""
+    return fingerprint(cfg, parent, _RECIPE, content)
+
+
+def train_row(cfg: CfgNode, cache: Optional[Path], parent: str) -> Dict[str, Any]:
+    """Train a mask branch on a trained detector, and evaluate.
 
     Args:
-        cfg: with ``MODEL.FREEZE_DETECTOR`` and the detector's weights.
-        cache: folder of its cached features; None = run backbone and RPN in each iteration.
+        cfg: with the detector's weights, and ``MODEL.FREEZE_DETECTOR`` where ``cache`` is given.
+        cache: folder of :func:`cache_features`; None = nothing is read from a cache.
         parent: fingerprint of the detector.
 
     Returns:
-        ``{"fingerprint", "metrics", "seconds"}``, also in ``OUTPUT_DIR/done.json``.
+        ``{"fingerprint", "metrics", "seconds", "trainable_parameters", "initial_trunk"}``, also in
+        ``OUTPUT_DIR/done.json``.
     """
     start = time.perf_counter()
     trainer = _new_trainer(cfg)
+    initial_trunk = _draw_initial_trunk(trainer.model, cfg.SEED)
+    seed_all_rng(cfg.SEED)
     if cache is not None:
-        trainer.model = CachedFeaturesModel(trainer.model, FeatureCache(cache)).train()
+        caches = (FeatureCache(cache / part) for part in ("train", "test"))
+        trainer.model = CachedFeaturesModel(trainer.model, *caches).train()
     trainer.train()
-    return _finish(cfg, trainer, parent, time.perf_counter() - start)
+    record = {"initial_trunk": initial_trunk, "fingerprint": row_fingerprint(cfg, parent)}
+    return _finish(cfg, trainer, record, time.perf_counter() - start)
+
+
+class _RememberingMapper:
+    """A mapper without chance maps each image once; after that it is remembered."""
+
+    def __init__(self, mapper: PartialSupervisionMapper) -> None:
+        self._mapper = mapper
+        self._samples: Dict[Any, Dict[str, Any]] = {}
+
+    def __call__(self, record: Dict[str, Any]) -> Dict[str, Any]:
+        key = (record["file_name"], record["image_id"])
+        if key not in self._samples:
+            sample = self._mapper(record)
+            self._samples[key] = {**sample, "image_key": image_key(sample["image"])}
+        return dict(self._samples[key])
+
+
+class StageTrainer(Trainer):
+    """Trainer whose mapper remembers, where augmentation leaves nothing to chance."""
+
+    @classmethod
+    def build_mapper(cls, cfg: CfgNode) -> Any:
+        """The mapper of the training loader."""
+        mapper = super().build_mapper(cfg)
+        fixed_size = len(set(cfg.INPUT.MIN_SIZE_TRAIN)) == 1
+        chance = cfg.INPUT.RANDOM_FLIP != "none" or cfg.INPUT.CROP.ENABLED or not fixed_size
+        return mapper if chance else _RememberingMapper(mapper)
 
 
 def _new_trainer(cfg: CfgNode) -> Trainer:
@@ -101,11 +168,26 @@ def _new_trainer(cfg: CfgNode) -> Trainer:
     cfg.defrost()
     cfg.DATASETS.TEST = ()  # evaluation comes after training, and is timed apart
     seed_all_rng(cfg.SEED)
-    trainer = Trainer(cfg)
+    trainer = StageTrainer(cfg)
     trainer.resume_or_load(resume=False)
     # Rows draw different numbers of initial weights; from here on they draw the same RoIs.
     seed_all_rng(cfg.SEED)
     return trainer
+
+
+def _draw_initial_trunk(model: torch.nn.Module, seed: int) -> str:
+    """Give all rows of a seed the same trunk to start from, and return its digest.
+
+    Predictors of different size would otherwise leave the generator in different states before the
+    trunk's weights are drawn.
+    """
+    seed_all_rng(seed)
+    head = model.roi_heads.mask_head
+    digest = hashlib.sha256()
+    for layer in [*head.conv_norm_relus, head.deconv]:
+        weight_init.c2_msra_fill(layer)
+        digest.update(layer.weight.detach().cpu().numpy().tobytes())
+    return digest.hexdigest()[:16]
 
 
 def _load(model: torch.nn.Module, cfg: CfgNode) -> None:
@@ -114,14 +196,13 @@ def _load(model: torch.nn.Module, cfg: CfgNode) -> None:
 
 
 def _finish(
-    cfg: CfgNode, trainer: Trainer, parent: Optional[str], training_seconds: float
+    cfg: CfgNode, trainer: Trainer, record: Dict[str, Any], training_seconds: float
 ) -> Dict[str, Any]:
     start = time.perf_counter()
     results = Trainer.test(cfg, trainer.model)
-    metrics = {f"{task}/{k}": v for task, m in results.items() for k, v in m.items()}
     record = {
-        "fingerprint": fingerprint(cfg, parent) if parent else fingerprint(cfg),
-        "metrics": metrics,
+        **record,
+        "metrics": {f"{task}/{k}": v for task, m in results.items() for k, v in m.items()},
         "seconds": {"training": training_seconds, "evaluation": time.perf_counter() - start},
         "trainable_parameters": sum(
             p.numel() for p in trainer.model.parameters() if p.requires_grad

@@ -1,0 +1,145 @@
+"""`seg-every-thing study`: the tables of the paper, on COCO or, in small, on Shapes."""
+
+import argparse
+import logging
+import os
+import sys
+import time
+from functools import partial
+from pathlib import Path
+from typing import Any, Callable, Dict, List, Sequence
+
+from ..data.shapes import register_shapes
+from ..files import make_output_dir
+from ..study.commands import command_of, run_commands
+from ..study.results import runs_of
+from ..study.runner import Run, StudyRunner
+from ..study.suites import SUITES, Suite
+from ..study.summary import write_summary
+
+HELP = "run the paper's tables and figure, with seeds and spreads"
+
+logger = logging.getLogger(__name__)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of the command."""
+    parser.add_argument("--suite", choices=sorted(SUITES), default="shapes")
+    parser.add_argument(
+        "--tables", metavar="T,...", help="of 1a, 1b, 1c, 1d, 2 and fig3; default all"
+    )
+    parser.add_argument("--seeds", type=int, default=3, help="how many, from 0 on")
+    parser.add_argument("--only", action="append", metavar="ROW", help="this row; may be repeated")
+    parser.add_argument("--output", type=Path, default=Path("output/study"), metavar="DIR")
+    parser.add_argument("--dry-run", action="store_true", help="print the commands, run nothing")
+    parser.add_argument("--num-gpus", type=int, default=8, help="for the suite coco")
+    parser.add_argument(
+        "--jobs", type=int, default=os.cpu_count() or 1, help="rows at a time, for the suite shapes"
+    )
+    parser.add_argument(
+        "--data-root", type=Path, metavar="DIR", help="where Shapes is drawn; default OUTPUT/data"
+    )
+    parser.add_argument("--num-train", type=int, default=1500, help="images of Shapes to train on")
+    parser.add_argument("--num-val", type=int, default=300, help="images of Shapes to test on")
+    parser.add_argument(
+        "--opts",
+        nargs=argparse.REMAINDER,
+        default=[],
+        metavar="KEY VALUE",
+        help="config overrides for every row; must come last",
+    )
+
+
+def run(args: argparse.Namespace) -> None:
+    """Run what is missing, then write tables.md, results.json and the plots."""
+    suite = SUITES[args.suite]
+    if args.seeds < 1 or args.jobs < 1 or args.num_gpus < 0:
+        raise ValueError("--seeds and --jobs must be at least 1, --num-gpus at least 0")
+    tables = _chosen_tables(suite, args.tables)
+    seeds = range(args.seeds)
+    runs = _chosen_rows(suite, runs_of(suite, tables, seeds), args.only)
+    if args.dry_run:
+        _print_commands(suite, runs, args)
+        return
+    start = time.perf_counter()
+    if suite.detector is None:
+        _run_on_gpus(suite, tables, seeds, runs, args, start)
+        return
+    register_data = partial(
+        register_shapes,
+        args.data_root or args.output / "data",
+        num_train=args.num_train,
+        num_val=args.num_val,
+    )
+    runner = StudyRunner(suite, args.output, register_data, args.opts)
+    for one in runs:
+        runner.differences(one)  # a comparison that is not fair must not cost hours first
+    records = runner.train(runs, args.jobs)
+    _report(suite, tables, seeds, runs, records, runner.differences, args.output, start)
+
+
+def _run_on_gpus(
+    suite: Suite,
+    tables: Sequence[str],
+    seeds: Sequence[int],
+    runs: Sequence[Run],
+    args: argparse.Namespace,
+    start: float,
+) -> None:
+    output = make_output_dir(args.output).resolve()
+    records = run_commands(suite, runs, output, args.num_gpus, args.opts)
+    _report(suite, tables, seeds, runs, records, lambda _: {}, output, start)
+
+
+def _report(
+    suite: Suite,
+    tables: Sequence[str],
+    seeds: Sequence[int],
+    runs: Sequence[Run],
+    records: Dict[str, Dict[str, Any]],
+    differences: Callable[[Run], Dict[str, Any]],
+    output: Path,
+    start: float,
+) -> None:
+    data_set = {"shapes": "shapes_train", "coco": "coco_2017_train"}[suite.name]
+    write_summary(
+        *(suite, tables, seeds, runs, records, differences, data_set, output),
+        wall_seconds=time.perf_counter() - start,
+    )
+    logger.info("Tables: %s", os.path.abspath(output / "tables.md"))
+    failed = {name: r["error"] for name, r in records.items() if "error" in r}
+    if failed:
+        name, error = next(iter(failed.items()))
+        raise ValueError(f"{len(failed)} of {len(records)} runs failed; {name}: {error}")
+
+
+def _chosen_tables(suite: Suite, names: Any) -> List[str]:
+    known = [*suite.tables, "fig3"]
+    chosen = known if names is None else [name.strip() for name in names.split(",")]
+    unknown = [name for name in chosen if name not in known]
+    if unknown:
+        raise ValueError(f"--tables: no table '{unknown[0]}'; known: {', '.join(known)}")
+    return list(dict.fromkeys(chosen))
+
+
+def _chosen_rows(suite: Suite, runs: List[Run], only: Any) -> List[Run]:
+    if not only:
+        return runs
+    known = list(dict.fromkeys(run.row.name for run in runs))
+    unknown = [name for name in only if name not in known]
+    if unknown:
+        raise ValueError(
+            f"--only: no row '{unknown[0]}' in these tables; known: {', '.join(known)}"
+        )
+    return [run for run in runs if run.row.name in only]
+
+
+def _print_commands(suite: Suite, runs: Sequence[Run], args: argparse.Namespace) -> None:
+    """One command a run on standard output, for copying and for scripts."""
+    num_gpus = args.num_gpus if suite.detector is None else 0
+    if suite.detector is not None:
+        detectors = [Run(suite.detector, "", seed) for seed in range(args.seeds)]
+        runs = [*detectors, *runs]
+    for one in runs:
+        command = command_of(suite, one, args.output, num_gpus, args.opts)
+        sys.stdout.write(f"# {one.name}: {one.row.title}\n{command}\n")

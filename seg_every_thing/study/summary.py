@@ -1,0 +1,172 @@
+"""Writes what a study found: ``results.json``, ``tables.md`` and plots."""
+
+import logging
+from pathlib import Path
+from typing import Any, Callable, Dict, Mapping, Sequence
+
+from detectron2.data import DatasetCatalog
+
+from ..data.partial import class_names_of, count_supervision
+from ..data.splits import resolve_class_split
+from ..files import write_json, write_text
+from .diagnostics import class_vectors_of, diagnose
+from .plots import plot_diagnostics, plot_figure_3
+from .results import figure_3, metrics_of, orderings, spread, summarize
+from .runner import Run
+from .scheduler import Record
+from .stages import metric_names, versions
+from .suites import Suite
+from .tables import (
+    ablation_table,
+    diagnostics_table,
+    figure_3_table,
+    metrics_table,
+    orderings_table,
+)
+
+logger = logging.getLogger(__name__)
+
+_DIAGNOSED = ("class_agnostic", "clsbox")
+
+
+def write_summary(
+    suite: Suite,
+    tables: Sequence[str],
+    seeds: Sequence[int],
+    runs: Sequence[Run],
+    records: Mapping[str, Record],
+    differences: Callable[[Run], Dict[str, Any]],
+    data_set: str,
+    output: Path,
+    wall_seconds: float,
+) -> Dict[str, Any]:
+    """Write ``results.json``, ``tables.md``, ``figure_3.png`` and ``diagnostics.png``.
+
+    Args:
+        suite: that was run.
+        tables: their numbers, and "fig3".
+        seeds: that were run.
+        runs: all of them.
+        records: by run name; those of failed runs have "error".
+        differences: from a run to what sets it apart from its baseline.
+        data_set: registered training set, for its class names and masks.
+        output: folder.
+        wall_seconds: that this invocation took.
+
+    Returns:
+        The content of ``results.json``.
+    """
+    results: Dict[str, Any] = {
+        "suite": suite.name,
+        "seeds": list(seeds),
+        "tables": {},
+        "runs": {name: _short(record) for name, record in records.items()},
+        "same_initial_trunk": {str(seed): _same_trunk(runs, records, seed) for seed in seeds},
+        "seconds": {"this_run": wall_seconds},
+        "versions": versions(),
+    }
+    text = [f"# Study `{suite.name}`, seeds {', '.join(map(str, seeds))}\n"]
+    for key in (t for t in tables if t != "fig3"):
+        table = suite.tables[key]
+        summary = summarize(suite, table, records, seeds)
+        claims = orderings(suite, table, records, seeds)
+        rows = {}
+        for row in table.rows:
+            split = suite.directions[0].split
+            parameters = _parameters(records, Run(row, split, seeds[0]))
+            baseline = suite.rows().get(row.baseline)
+            other = _parameters(records, Run(baseline, split, seeds[0])) if baseline else None
+            rows[row.name] = {
+                "title": row.title,
+                "baseline": row.baseline,
+                "differs": differences(Run(row, split, seeds[0])),
+                "trainable_parameters": parameters,
+                "more_parameters": parameters - other if parameters and other else None,
+                "directions": summary.get(row.name, {}),
+            }
+        results["tables"][key] = {"title": table.title, "rows": rows, "orderings": claims}
+        render = metrics_table if key == "2" else ablation_table
+        text += [f"## Table {table.title}\n", render(suite, key, table, summary), ""]
+        if claims:
+            text += [orderings_table(claims), ""]
+    if "fig3" in tables:
+        points = figure_3(suite, records, seeds, _masks_per_class(suite, data_set))
+        results["fig3"] = points
+        text += ["## Figure 3: random splits\n", figure_3_table(points, spread), ""]
+        if points:
+            plot_figure_3(points, output / "figure_3.png")
+            text += ["![gain against the number of classes and masks](figure_3.png)", ""]
+    found = _diagnostics(suite, seeds, records, data_set, output)
+    if found:
+        results["diagnostics"] = found
+        plot_diagnostics(found, output / "diagnostics.png")
+        text += ["## Where transfer gains: classes of B and their neighbours in A\n"]
+        for title, result in found.items():
+            text += [f"### {title}\n", diagnostics_table(result), ""]
+        text += ["![gain against similarity](diagnostics.png)", ""]
+    failed = {name: r["error"] for name, r in records.items() if "error" in r}
+    if failed:
+        text += ["## Failed\n", *(f"- {name}: {error}" for name, error in failed.items()), ""]
+    write_json(output / "results.json", results)
+    write_text(output / "tables.md", "\n".join(text))
+    return results
+
+
+def _short(record: Record) -> Record:
+    """Without the values of single classes."""
+    metrics = record.get("metrics", {})
+    return {**record, "metrics": {name: metrics[name] for name in metric_names(metrics)}}
+
+
+def _parameters(records: Mapping[str, Record], run: Run) -> Any:
+    return records.get(run.name, {}).get("trainable_parameters")
+
+
+def _same_trunk(runs: Sequence[Run], records: Mapping[str, Record], seed: int) -> bool:
+    """Whether all rows of a seed started from the same mask trunk."""
+    digests = {
+        records[run.name]["initial_trunk"]
+        for run in runs
+        if run.seed == seed and "initial_trunk" in records.get(run.name, {})
+    }
+    if len(digests) > 1:
+        logger.error("the rows of seed %d started from different trunks: no fair comparison", seed)
+    return len(digests) <= 1
+
+
+def _masks_per_class(suite: Suite, data_set: str) -> Dict[str, float]:
+    names = class_names_of(data_set)
+    dicts = DatasetCatalog.get(data_set)
+    means = {}
+    for split in (s for splits in suite.random_splits.values() for s in splits):
+        set_a = resolve_class_split(split, names).set_a
+        means[split] = count_supervision(dicts, set_a)["mask_objects"] / len(set_a)
+    return means
+
+
+def _diagnostics(
+    suite: Suite,
+    seeds: Sequence[int],
+    records: Mapping[str, Record],
+    data_set: str,
+    output: Path,
+) -> Dict[str, Any]:
+    """For each direction in which both rows are complete: title -> :func:`diagnose`."""
+    rows = suite.rows()
+    low_row, high_row = (rows[name] for name in _DIAGNOSED)
+    found = {}
+    for i, direction in enumerate(suite.directions):
+        vectors, low, high = [], [], []
+        for seed in seeds:
+            pair = [metrics_of(suite, records, row, i, seed) for row in (low_row, high_row)]
+            weights = output / Run(high_row, direction.split, seed).name / "model_final.pth"
+            if pair[0] is None or pair[1] is None or not weights.is_file():
+                continue
+            vectors.append(class_vectors_of(weights))
+            low.append(pair[0])
+            high.append(pair[1])
+        if vectors:
+            names = class_names_of(data_set)
+            split = resolve_class_split(direction.split, names)
+            found[direction.title] = diagnose(vectors, low, high, names, split)
+    return found
