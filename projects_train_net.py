@@ -11,7 +11,6 @@ import logging
 import sys
 from typing import Any, Dict
 
-from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.config import CfgNode
 from detectron2.engine import default_argument_parser, default_setup, launch
 from detectron2.evaluation import verify_results
@@ -23,6 +22,7 @@ from seg_every_thing.cli import one_line_errors
 from seg_every_thing.cli.common import load_config
 from seg_every_thing.engine import readable_checkpoint
 from seg_every_thing.files import make_output_dir
+from seg_every_thing.safe_checkpointer import SafeCheckpointer
 
 
 def setup(args: argparse.Namespace) -> CfgNode:
@@ -41,7 +41,7 @@ def evaluate(cfg: CfgNode, resume: bool) -> Dict[str, Any]:
         logging.getLogger("seg_every_thing").warning("MODEL.WEIGHTS is empty: random weights")
     model = Trainer.build_model(cfg)
     with readable_checkpoint(cfg.MODEL.WEIGHTS, cfg.OUTPUT_DIR if resume else ""):
-        checkpointer = DetectionCheckpointer(model, save_dir=cfg.OUTPUT_DIR)
+        checkpointer = SafeCheckpointer(model, save_dir=cfg.OUTPUT_DIR)
         checkpointer.resume_or_load(cfg.MODEL.WEIGHTS, resume=resume)
     results = Trainer.test(cfg, model)
     if comm.is_main_process() and cfg.TEST.EXPECTED_RESULTS:

@@ -17,6 +17,7 @@ from torch import nn
 from .data.dataset_mapper import PartialSupervisionMapper
 from .data.partial import check_data_set, load_training_dicts, valid_annotations
 from .evaluation import PartialCOCOEvaluator
+from .safe_checkpointer import SafeCheckpointer
 
 logger = logging.getLogger(__name__)
 
@@ -80,7 +81,8 @@ class Trainer(DefaultTrainer):
         Args:
             cfg: a detectron2 config with :func:`add_seg_every_thing_config`.
         """
-        with _ddp_fit_for(cfg.MODEL.DEVICE):
+        safe = mock.patch.object(defaults, "DetectionCheckpointer", SafeCheckpointer)
+        with _ddp_fit_for(cfg.MODEL.DEVICE), safe:
             super().__init__(cfg)
 
     def resume_or_load(self, resume: bool = True) -> None:

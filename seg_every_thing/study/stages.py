@@ -9,7 +9,6 @@ from typing import Any, Dict, List, Optional
 
 import detectron2
 import torch
-from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog, get_detection_dataset_dicts
 from detectron2.utils.env import seed_all_rng
@@ -19,6 +18,7 @@ from .. import __version__
 from ..data.dataset_mapper import PartialSupervisionMapper
 from ..engine import Trainer, freeze_detector, readable_checkpoint
 from ..files import read_json, write_json
+from ..safe_checkpointer import SafeCheckpointer
 from .feature_cache import (
     CachedFeaturesModel,
     FeatureCache,
@@ -192,7 +192,7 @@ def _draw_initial_trunk(model: torch.nn.Module, seed: int) -> str:
 
 def _load(model: torch.nn.Module, cfg: CfgNode) -> None:
     with readable_checkpoint(cfg.MODEL.WEIGHTS):
-        DetectionCheckpointer(model).load(cfg.MODEL.WEIGHTS)
+        SafeCheckpointer(model).load(cfg.MODEL.WEIGHTS)
 
 
 def _finish(

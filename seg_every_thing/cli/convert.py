@@ -1,0 +1,159 @@
+"""`seg-every-thing convert`: a Detectron (Caffe2) pickle as a detectron2 checkpoint and config."""
+
+import argparse
+import logging
+import os
+import tempfile
+from collections import Counter
+from pathlib import Path
+from typing import Any, Dict, Optional, Sequence
+
+import numpy as np
+import torch
+
+from ..checkpoint import Conversion, convert_detectron_file
+from ..files import make_output_dir, write_json, write_text
+
+HELP = "Convert a Detectron (Caffe2) .pkl model to a detectron2 checkpoint and config."
+
+logger = logging.getLogger(__name__)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of this command."""
+    parser.add_argument(*("--input", "-i"), required=True, metavar="X.pkl", help="Detectron model")
+    parser.add_argument(
+        *("--output", "-o"),
+        required=True,
+        metavar="Y.pth",
+        help="checkpoint to write; the config goes to Y.yaml, and class vectors that the model "
+        "reads to Y_class_vectors.npy",
+    )
+    parser.add_argument(
+        "--report", metavar="R.json", help="write what became of every blob of the input"
+    )
+    parser.add_argument(
+        "--activation",
+        choices=("leaky_relu", "relu"),
+        help="of the weight transfer function; weights do not tell (default: what the training "
+        "config inside the input says, else leaky_relu)",
+    )
+    parser.add_argument(
+        "--embedding", metavar="BLOB", help="class vectors to use, where the input has several"
+    )
+
+
+def run(args: argparse.Namespace) -> None:
+    """Run the command.  Either all of its files are written or none.
+
+    Raises:
+        ValueError: for an input that cannot be converted; the message names it.
+        OSError: when the output cannot be written.
+    """
+    output = Path(os.path.abspath(args.output))
+    if output.suffix != ".pth":
+        raise ValueError(f"--output '{args.output}' must end in .pth")
+    logger.info("Reading %s", args.input)
+    conversion = convert_detectron_file(args.input, args.activation, args.embedding)
+    write_conversion(conversion, args.input, output, args.report)
+    _log_summary(conversion, output)
+
+
+def write_conversion(
+    conversion: Conversion, source: str, output: Path, report: Optional[str] = None
+) -> None:
+    """Write the checkpoint ``output``, the config and class vectors beside it, and the report.
+
+    Raises:
+        OSError: when they cannot be written; then none of them is.
+        ValueError: when one of the files would replace the source, another, or a folder.
+    """
+    config_file = output.with_suffix(".yaml")
+    files = {"model.pth": output, "model.yaml": config_file}
+    cfg = conversion.cfg.clone()
+    cfg.MODEL.WEIGHTS = str(output)
+    if conversion.class_vectors is not None:
+        files["vectors.npy"] = output.with_name(f"{output.stem}_class_vectors.npy")
+        cfg.MODEL.WEIGHT_TRANSFER.EMBEDDING_FILE = str(files["vectors.npy"])
+    _check_targets(source, [*files.values(), *([Path(report)] if report else [])])
+    make_output_dir(output.parent)
+    # On the same file system as the output, so that moving is one step.
+    with tempfile.TemporaryDirectory(prefix=f".{output.name}.", dir=output.parent) as folder:
+        stage = Path(folder)
+        checkpoint = {"model": conversion.model, "__author__": "seg_every_thing"}
+        try:
+            torch.save(checkpoint, stage / "model.pth")
+        except RuntimeError as e:  # a full disk, among others
+            raise OSError(f"cannot write '{output}': {str(e).splitlines()[0]}") from e
+        header = f"# The model of {os.path.basename(source)}, converted by seg-every-thing convert."
+        write_text(stage / "model.yaml", f"{header}\n{cfg.dump()}")
+        if conversion.class_vectors is not None:
+            np.save(stage / "vectors.npy", conversion.class_vectors)
+        if report:  # in a folder of its own, perhaps; the last step that can fail
+            write_json(report, report_of(conversion, source, output))
+        for name, path in files.items():
+            os.chmod(stage / name, 0o644)
+            os.replace(stage / name, path)
+
+
+def _check_targets(source: str, targets: Sequence[Path]) -> None:
+    paths = [os.path.realpath(path) for path in [Path(source), *targets]]
+    for path in paths:
+        if paths.count(path) > 1:
+            raise ValueError(f"'{path}' would be written over: give another output or report")
+        if os.path.isdir(path):
+            raise ValueError(f"'{path}' is a folder: give another output or report")
+
+
+def report_of(conversion: Conversion, source: str, output: Path) -> Dict[str, Any]:
+    """What became of every blob of the input, and where every tensor of the model comes from."""
+    cfg = conversion.cfg.MODEL
+    mask_branch: Optional[Dict[str, Any]] = None
+    if cfg.MASK_ON:
+        transfer = cfg.WEIGHT_TRANSFER
+        mask_branch = {
+            "predictor": cfg.ROI_MASK_HEAD.PREDICTOR,
+            "mlp": cfg.ROI_MASK_HEAD.MLP.ENABLED,
+        }
+        if cfg.ROI_MASK_HEAD.PREDICTOR == "transfer":
+            mask_branch.update(
+                input=transfer.INPUT, num_layers=transfer.NUM_LAYERS, activation=transfer.ACTIVATION
+            )
+    return {
+        "input": source,
+        "output": str(output),
+        "model": {
+            "backbone": f"R-{cfg.RESNETS.DEPTH}-FPN",
+            "num_classes": cfg.ROI_HEADS.NUM_CLASSES,
+            "mask_branch": mask_branch,
+        },
+        "used": conversion.used,
+        "ignored": conversion.ignored,
+        "constants": conversion.constants,
+        "missing": conversion.missing,
+    }
+
+
+def _log_summary(conversion: Conversion, output: Path) -> None:
+    model = report_of(conversion, "", output)["model"]
+    branch = model["mask_branch"]
+    masks = "no masks"
+    if branch is not None:
+        masks = f"masks: {branch['predictor']}"
+        if branch["predictor"] == "transfer":
+            masks += f" ({branch['input']}, {branch['num_layers']} layers, {branch['activation']})"
+        masks += " + MLP" * branch["mlp"]
+    logger.info("%s, %d classes, %s", model["backbone"], model["num_classes"], masks)
+    reasons = Counter(conversion.ignored.values()).most_common()
+    logger.info(
+        "%d blobs used, %d ignored%s",
+        *(len(conversion.used), len(conversion.ignored)),
+        "".join(f"; {count}: {reason}" for reason, count in reasons),
+    )
+    if conversion.missing:
+        logger.warning(
+            "The input has no weights for the RPN (%d tensors), as models trained on given "
+            "proposals: its proposals are random until you load or train one",
+            len(conversion.missing),
+        )
+    logger.info("Checkpoint: %s; config: %s", output, output.with_suffix(".yaml"))
