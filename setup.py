@@ -31,6 +31,7 @@ setup(
         "tabulate",
         "termcolor",
         "torch>=1.13",
+        "tqdm",
     ],
     extras_require={
         "timm": ["timm>=0.9"],

@@ -105,8 +105,8 @@ def _seed_of(path: str) -> int:
     kind, _, seed = path.partition(":")
     if not seed.isdecimal():
         raise ValueError(
-            f"MODEL.WEIGHT_TRANSFER.EMBEDDING_FILE '{path}': expected '{kind}:' and a seed, such as "
-            f"'{kind}:0'"
+            f"MODEL.WEIGHT_TRANSFER.EMBEDDING_FILE '{path}': expected a seed after the colon, such "
+            f"as '{kind}:0'"
         )
     return int(seed)
 

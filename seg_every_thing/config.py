@@ -31,8 +31,8 @@ def add_seg_every_thing_config(cfg: CN) -> None:
     cfg.MODEL.WEIGHT_TRANSFER = CN()
     # What describes a class: "cls+box", "cls" or "box" weights of the predictor, or "embedding".
     cfg.MODEL.WEIGHT_TRANSFER.INPUT = "cls+box"
-    # For "embedding": a .npy of shape (K, D) in class order, a GloVe-style text file, or as a control
-    # "random:SEED" (a vector a class) or "random-words:SEED" (a vector a word, averaged over names).
+    # For "embedding": a .npy of shape (K, D) in class order, a GloVe-style text file, or as control
+    # "random:SEED" (a vector for each class) or "random-words:SEED" (the mean of a name's words).
     cfg.MODEL.WEIGHT_TRANSFER.EMBEDDING_FILE = ""
     # Layers of T; the hidden width is the mask head's CONV_DIM, as in the original.
     cfg.MODEL.WEIGHT_TRANSFER.NUM_LAYERS = 2

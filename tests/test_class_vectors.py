@@ -92,7 +92,7 @@ def test_random_words_share_the_vectors_of_their_words() -> None:
 
 @pytest.mark.parametrize("path", ["random:", "random:-1", "random:x", "random-words:1.5"])
 def test_a_seed_must_be_a_number(path: str) -> None:
-    with pytest.raises(ValueError, match="expected .* and a seed"):
+    with pytest.raises(ValueError, match="expected a seed .* 'random(-words)?:0'"):
         load_class_vectors(path, 2, ["dog", "kite"])
 
 

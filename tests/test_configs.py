@@ -37,7 +37,7 @@ SMALLER: List[Any] = [
 
 
 def test_there_are_configs() -> None:
-    assert {p.parent.name for p in LEAVES} >= {"shapes", "coco", "photos"}
+    assert {p.parent.name for p in LEAVES} >= {"shapes", "coco", "photos", "visual_genome"}
 
 
 @pytest.mark.parametrize("path", LEAVES, ids=lambda p: f"{p.parent.name}/{p.stem}")

@@ -14,6 +14,9 @@ from torch.multiprocessing import ProcessRaisedException
 COMMANDS = {
     "demo": "seg_every_thing.cli.demo",
     "quickstart": "seg_every_thing.cli.quickstart",
+    "prepare-vg": "seg_every_thing.cli.prepare_vg",
+    "align": "seg_every_thing.cli.align",
+    "convert": "seg_every_thing.cli.convert",
     "study": "seg_every_thing.cli.study",
     "benchmark": "seg_every_thing.cli.benchmark",
 }

@@ -12,6 +12,7 @@ from detectron2.data import DatasetCatalog
 
 from ..config import add_seg_every_thing_config
 from ..data.shapes import register_shapes
+from ..data.visual_genome import register_used_visual_genome
 
 
 def add_config_arguments(parser: argparse.ArgumentParser) -> None:
@@ -52,6 +53,7 @@ def load_config(config_file: str, opts: Optional[List[str]] = None) -> CfgNode:
     if not torch.cuda.is_available():
         cfg.MODEL.DEVICE = "cpu"
     register_used_shapes(cfg)
+    register_used_visual_genome(cfg)
     return cfg
 
 

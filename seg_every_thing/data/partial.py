@@ -99,10 +99,12 @@ def check_data_set(dataset_name: str) -> None:
         )
     json_file = MetadataCatalog.get(dataset_name).get("json_file")
     if json_file and not PathManager.isfile(json_file):
+        made_by = MetadataCatalog.get(dataset_name).get("made_by")
         raise FileNotFoundError(
             f"annotation file '{json_file}' of the data set '{dataset_name}' does not exist: "
             f"set DETECTRON2_DATASETS to the folder that holds your data sets "
             f"(now '{os.getenv('DETECTRON2_DATASETS', 'datasets')}')"
+            + (f"; {made_by} writes it" if made_by else "")
         )
 
 

@@ -156,5 +156,6 @@ def _misfit_message(
 
 
 def _nearest(name: str, known: Sequence[str]) -> str:
-    match = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
+    match = [other for other in known if other.lower() == name.lower()]
+    match = match or difflib.get_close_matches(name, known, n=1, cutoff=0.4)
     return f" (did you mean '{match[0]}'?)" if match else ""

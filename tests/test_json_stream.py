@@ -1,0 +1,210 @@
+"""Streams of JSON: equal to json.load however the file is cut, and clear about broken files."""
+
+import json
+import tracemalloc
+import zipfile
+from pathlib import Path
+from typing import Any, Dict, List
+
+import pytest
+
+from seg_every_thing.data import json_stream
+from seg_every_thing.data.json_stream import (
+    MemberWriter,
+    iter_array,
+    iter_members,
+    written_atomically,
+)
+
+TRICKY: List[Any] = [
+    {"a": [1, -2.5e-3, 1e10, 12345678901234567890], "b": None, "c": [True, False]},
+    {"text": 'quote " backslash \\ brackets ]}[{ , é 猫 \u2028 😀', "": {}},
+    [],
+    {},
+    [[[]]],
+    "}]",
+    0,
+    -17,
+    3.25,
+    "",
+    None,
+    {"deep": {"er": [{"x": [1, [2, [3, {}]]]}]}},
+    123456,
+]
+
+
+@pytest.mark.parametrize("chunk", [1, 2, 3, 5, 7, 16, 64, 1 << 20])
+@pytest.mark.parametrize("style", [{}, {"indent": 2}, {"ensure_ascii": False}])
+def test_array_equals_json_load(
+    chunk: int, style: Dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(json_stream, "_CHUNK", chunk)
+    path = tmp_path / "array.json"
+    path.write_text(" \n" + json.dumps(TRICKY, **style) + "\n ", encoding="utf-8")
+    assert list(iter_array(path)) == TRICKY
+    assert [type(x) for x in iter_array(path)] == [type(x) for x in TRICKY]
+
+
+@pytest.mark.parametrize("chunk", [1, 4, 1 << 20])
+def test_members_equal_json_load(
+    chunk: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(json_stream, "_CHUNK", chunk)
+    content = {"info": {"year": 2017}, "images": [{"id": 1}, 2], "annotations": [], "list": [1, 2]}
+    content["number"] = 42
+    path = tmp_path / "object.json"
+    path.write_text(json.dumps(content), encoding="utf-8")
+    expected = [("info", {"year": 2017}), ("images", {"id": 1}), ("images", 2), ("list", [1, 2])]
+    assert list(iter_members(path)) == [*expected, ("number", 42)]
+    assert list(iter_members(path, long_lists=())) == list(content.items())
+
+
+def test_empty_documents_and_a_byte_order_mark(tmp_path: Path) -> None:
+    path = tmp_path / "x.json"
+    path.write_text("[]")
+    assert list(iter_array(path)) == []
+    path.write_text("{ }")
+    assert list(iter_members(path)) == []
+    path.write_bytes(b"\xef\xbb\xbf[1]")
+    assert list(iter_array(path)) == [1]
+
+
+def test_zip_holds_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "objects.json.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("objects.json", json.dumps(TRICKY))
+        archive.writestr("__MACOSX/._objects.json", "junk")
+    assert list(iter_array(path)) == TRICKY
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("second.json", "[]")
+    with pytest.raises(ValueError, match=r"objects\.json\.zip.*one \.json file.*2"):
+        list(iter_array(path))
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(ValueError, match="cannot read the archive.*objects.json.zip"):
+        list(iter_array(path))
+
+
+@pytest.mark.parametrize("chunk", [3, 1 << 20])
+@pytest.mark.parametrize(
+    "text, words",
+    [
+        ('[{"a": 1}, {"a": 2', ["its end", "cut off"]),
+        ('[{"a": 1}, {"a": "tex', ["its end", "cut off"]),
+        ('[{"a": 1}', ["its end", "cut off", "',' or ']'"]),
+        ("", ["its end", "a list", "cut off"]),
+        ('{"a": 1}', ["character 0", "a list"]),
+        ("[1 2]", ["character 3", "',' or ']'"]),
+        ("[1] 2", ["character 4", "extra data"]),
+        ('[{"a": nonsense and more than that}, 1]', ["character 7"]),
+        ('["\\q and some more text here", 1]', ["escape"]),
+        ("[" * 100_000, ["recursion"]),
+    ],
+)
+def test_broken_arrays(
+    text: str, words: List[str], chunk: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(json_stream, "_CHUNK", chunk)
+    path = tmp_path / "broken.json"
+    path.write_text(text)
+    with pytest.raises(ValueError) as error:
+        list(iter_array(path))
+    assert all(word in str(error.value) for word in ["broken.json", *words]), error.value
+    assert "\n" not in str(error.value)
+
+
+def test_broken_members_and_unreadable_files(tmp_path: Path) -> None:
+    path = tmp_path / "broken.json"
+    for text in ("[1]", '{"a" 1}', '{"a": 1', "{1: 2}", '{"a": 1,}', '{"images": [1, 2'):
+        path.write_text(text)
+        with pytest.raises(ValueError, match=r"broken\.json"):
+            list(iter_members(path))
+    path.write_bytes(b'["\xff\xfe"]')
+    with pytest.raises(ValueError, match=r"cannot read.*broken\.json.*utf-8"):
+        list(iter_array(path))
+    with pytest.raises(ValueError, match=r"cannot read.*absent\.json.*No such file"):
+        list(iter_array(tmp_path / "absent.json"))
+
+
+def test_garbage_is_found_without_reading_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(json_stream, "_CHUNK", 100)
+    read = [0]
+
+    class Bar:
+        def __init__(self, total: int, **_: Any) -> None:
+            self.total = total
+
+        def __enter__(self) -> "Bar":
+            return self
+
+        def __exit__(self, *_: Any) -> None:
+            pass
+
+        def update(self, size: int) -> None:
+            read[0] += size
+
+    monkeypatch.setattr(json_stream, "tqdm", Bar)
+    path = tmp_path / "x.json"
+    path.write_text("[" + '{"a": oops 1234567890 1234567890}, ' * 1000 + "1]")
+    with pytest.raises(ValueError, match="character 7"):
+        list(iter_array(path))
+    assert 0 < read[0] < 1000
+    # The progress of a whole file adds up to its size.
+    read[0] = 0
+    path.write_text(json.dumps(TRICKY * 10, ensure_ascii=False), encoding="utf-8")
+    list(iter_array(path))
+    assert read[0] == path.stat().st_size
+
+
+def test_memory_does_not_grow_with_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(json_stream, "_CHUNK", 1 << 16)
+    path = tmp_path / "large.json"
+    record = json.dumps({"objects": [{"synsets": ["tree.n.01"], "x": i} for i in range(30)]})
+    path.write_text("[" + ", ".join([record] * 4000) + "]")
+    assert path.stat().st_size > 4_000_000
+    tracemalloc.start()
+    assert sum(len(r["objects"]) for r in iter_array(path)) == 120_000
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 1_000_000
+
+
+def test_writer_writes_what_it_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "out.json"
+    with written_atomically(path) as f:
+        writer = MemberWriter(f)
+        writer.put("info", {"a": 1})
+        writer.put("categories", [{"id": 1}, {"id": 2}])
+        writer.start_list("images")
+        writer.start_list("annotations")
+        writer.extend([])
+        writer.extend(['{"id": 1}', '{"id": 2}'])
+        writer.extend(iter(['{"id": 3}']))
+        writer.put("last", "é")
+        writer.finish()
+    assert json.loads(path.read_text()) == {
+        "info": {"a": 1},
+        "categories": [{"id": 1}, {"id": 2}],
+        "images": [],
+        "annotations": [{"id": 1}, {"id": 2}, {"id": 3}],
+        "last": "é",
+    }
+    with written_atomically(path) as f:
+        MemberWriter(f).finish()
+    assert json.loads(path.read_text()) == {}
+
+
+def test_failed_writing_leaves_the_old_file_alone(tmp_path: Path) -> None:
+    path = tmp_path / "out.json"
+    path.write_text("old")
+    with pytest.raises(ValueError, match="broken in between"), written_atomically(path) as f:
+        f.write("new")
+        raise ValueError("broken in between")
+    assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
+    with pytest.raises(OSError, match="cannot write.*out.json"), written_atomically(
+        path / "out.json"
+    ):
+        pass
