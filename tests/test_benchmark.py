@@ -248,15 +248,32 @@ def test_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert [r["rois"] for r in result["rows"]] == [3, 3, 3]
     assert result["command"] == (
         f"seg-every-thing benchmark --suite mask_branch --output '{output}' --num-classes 2 "
-        f"--rois 3 --repeats 1 --device cpu"
+        f"--rois 3 --device cpu --repeats 1"
     )
     assert [p.name for p in output.parent.iterdir()] == ["result.json"]
 
 
-def test_defaults_are_those_of_the_paper() -> None:
-    args = parse("--suite", "mask_branch", "--output", "x.json")
-    assert args.num_classes == [80, 1203, 3001, 20000]
-    assert args.rois == 128
+def test_defaults_are_those_of_the_paper(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+    for name in ("benchmark_mask_branch", "benchmark_vocabulary"):
+        monkeypatch.setattr(
+            command,
+            name,
+            lambda classes, **kwargs: asked.append((classes, kwargs))
+            or {"rows": [], "processor": "none", "threads": 1},
+        )
+    monkeypatch.setattr(
+        command,
+        "run_prepare_vg_benchmark",
+        lambda images, **kwargs: asked.append((images, kwargs)) or {"rows": [], "processor": "x"},
+    )
+    for suite in command.SUITES:
+        command.run(parse("--suite", suite, "--output", f"{tmp_path}/x.json", "--device", "cpu"))
+        assert f"--suite {suite}" in json.loads((tmp_path / "x.json").read_text())["command"]
+    branch, vocabulary, prepare_vg = asked
+    assert branch == ([80, 1203, 3001, 20000], {"rois": 128, "repeats": 5, "device": "cpu"})
+    assert vocabulary == ([80, 3001], {})
+    assert prepare_vg == (108077, {"repeats": 5})
 
 
 @pytest.mark.parametrize(

@@ -4,15 +4,19 @@ import argparse
 import logging
 import shlex
 from pathlib import Path
+from typing import Any, Dict, List
 
 import torch
+from tabulate import tabulate
 
 from ..benchmarks import NUM_CLASSES, benchmark_mask_branch, benchmark_table
+from ..benchmarks_vg import FULL_SIZE, run_prepare_vg_benchmark
+from ..benchmarks_vocabulary import benchmark_vocabulary
 from ..files import make_output_dir, write_json
 
-HELP = "measure time and memory of the mask branch, beside detectron2's"
+HELP = "measure time and memory of the mask branch, of whole models, and of prepare-vg"
 
-SUITES = ("mask_branch",)
+SUITES = ("mask_branch", "vocabulary", "prepare_vg")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -25,9 +29,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--num-classes",
         type=int,
         nargs="+",
-        default=list(NUM_CLASSES),
         metavar="K",
-        help="numbers of classes (default: %(default)s)",
+        help=f"numbers of classes (default: {NUM_CLASSES}; vocabulary: 80 and 3001)",
+    )
+    parser.add_argument(
+        "--num-images", type=int, default=FULL_SIZE, help="for prepare_vg (%(default)s)"
     )
     parser.add_argument("--rois", type=int, default=128, help="RoIs of a batch (%(default)s)")
     parser.add_argument("--repeats", type=int, default=5, help="timed steps a row (%(default)s)")
@@ -49,19 +55,43 @@ def run(args: argparse.Namespace) -> None:
     if output.is_dir():
         raise OSError(f"cannot write '{output}': it is a folder, give the name of a .json file")
     make_output_dir(output.parent)
-    result = benchmark_mask_branch(
-        args.num_classes, rois=args.rois, repeats=args.repeats, device=args.device
-    )
+    if args.suite == "mask_branch":
+        args.num_classes = args.num_classes or list(NUM_CLASSES)
+        result = benchmark_mask_branch(
+            args.num_classes, rois=args.rois, repeats=args.repeats, device=args.device
+        )
+        table = benchmark_table(result)
+    elif args.suite == "vocabulary":
+        args.num_classes = args.num_classes or [80, 3001]
+        result = benchmark_vocabulary(args.num_classes)
+        table = _plain_table(result["rows"])
+    else:
+        result = run_prepare_vg_benchmark(args.num_images, repeats=args.repeats)
+        table = _plain_table(result["rows"])
     result["command"] = _command(args)
     write_json(output, result)
     logger = logging.getLogger(__name__)
-    logger.info(f"{result['processor']}, {result['threads']} threads:\n{benchmark_table(result)}")
+    logger.info("%s, %d threads:\n%s", result["processor"], torch.get_num_threads(), table)
     logger.info(f"written to '{output}'")
 
 
+def _plain_table(rows: List[Dict[str, Any]]) -> str:
+    """Every value as it is, with sizes in MiB."""
+    shown = [
+        {k.replace("bytes", "MiB"): v / 2**20 if k.endswith("bytes") else v for k, v in row.items()}
+        for row in rows
+    ]
+    return tabulate(shown, headers="keys", tablefmt="pipe", floatfmt=".1f")
+
+
 def _command(args: argparse.Namespace) -> str:
-    classes = [str(k) for k in args.num_classes]
     parts = ["seg-every-thing", "benchmark", "--suite", args.suite, "--output", args.output]
-    parts += ["--num-classes", *classes, "--rois", str(args.rois)]
-    parts += ["--repeats", str(args.repeats), "--device", args.device]
+    if args.num_classes:
+        parts += ["--num-classes", *map(str, args.num_classes)]
+    if args.suite == "mask_branch":
+        parts += ["--rois", str(args.rois), "--device", args.device]
+    if args.suite == "prepare_vg":
+        parts += ["--num-images", str(args.num_images)]
+    if args.suite != "vocabulary":
+        parts += ["--repeats", str(args.repeats)]
     return shlex.join(parts)

@@ -2,10 +2,9 @@
 
 import contextlib
 import difflib
-import json
 import logging
 import os
-from collections import defaultdict
+from collections import Counter, defaultdict
 from typing import Any, Collection, Dict, Iterator, List, Optional, Tuple, Union
 
 import numpy as np
@@ -19,6 +18,7 @@ from detectron2.data.build import (
 from detectron2.structures import BoxMode
 from detectron2.utils.file_io import PathManager
 
+from .json_stream import iter_members
 from .splits import resolve_class_split
 
 logger = logging.getLogger(__name__)
@@ -192,31 +192,35 @@ def _restore_dropped_boxes(dicts: List[Dict[str, Any]], dataset_names: Collectio
         metadata = MetadataCatalog.get(name)
         if metadata.get("evaluator_type") != "coco" or not metadata.get("json_file"):
             continue  # only this kind goes through load_coco_json
-        with PathManager.open(metadata.json_file) as f:
-            content = json.load(f)
-        annotations = defaultdict(list)
-        for annotation in content["annotations"]:
-            annotations[annotation["image_id"]].append(annotation)
+        # Read as a stream: a file of millions of boxes need not be in memory a second time.
+        images: List[Tuple[Any, str]] = []
+        num_annotations: Counter = Counter()  # by image, so far
+        dropped: Dict[Any, List[Tuple[int, Dict[str, Any]]]] = defaultdict(list)
+        for key, value in iter_members(PathManager.get_local_path(metadata.json_file), name):
+            if key == "images":
+                images.append((value["id"], value["file_name"]))
+            elif key == "annotations":
+                image_id = value["image_id"]
+                if _is_dropped(value):
+                    dropped[image_id].append((num_annotations[image_id], value))
+                num_annotations[image_id] += 1
         id_map = metadata.thing_dataset_id_to_contiguous_id
         restored = 0
-        for image in content["images"]:
-            path = os.path.join(metadata.get("image_root", ""), image["file_name"])
-            records = by_file.get((path, image["id"]))
+        for image_id, file_name in images:
+            path = os.path.join(metadata.get("image_root", ""), file_name)
+            records = by_file.get((path, image_id))
             if not records:
                 continue
             record = records.pop()
-            if not any(map(_is_dropped, annotations[image["id"]])):
-                continue
-            for position, annotation in enumerate(annotations[image["id"]]):
-                if _is_dropped(annotation):
-                    box_only = {
-                        "iscrowd": annotation.get("iscrowd", 0),
-                        "bbox": annotation["bbox"],
-                        "bbox_mode": BoxMode.XYWH_ABS,
-                        "category_id": id_map[annotation["category_id"]],
-                    }
-                    record["annotations"].insert(position, box_only)
-                    restored += 1
+            for position, annotation in dropped[image_id]:
+                box_only = {
+                    "iscrowd": annotation.get("iscrowd", 0),
+                    "bbox": annotation["bbox"],
+                    "bbox_mode": BoxMode.XYWH_ABS,
+                    "category_id": id_map[annotation["category_id"]],
+                }
+                record["annotations"].insert(position, box_only)
+                restored += 1
         if restored:
             logger.warning("%s: %d objects with invalid polygons train boxes only", name, restored)
 
