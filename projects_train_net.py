@@ -17,12 +17,12 @@ from detectron2.evaluation import verify_results
 from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 
-from seg_every_thing import Trainer
 from seg_every_thing.cli import one_line_errors
 from seg_every_thing.cli.common import load_config
 from seg_every_thing.engine import readable_checkpoint
 from seg_every_thing.files import make_output_dir
 from seg_every_thing.safe_checkpointer import SafeCheckpointer
+from seg_every_thing.semantic.trainer import trainer_class
 
 
 def setup(args: argparse.Namespace) -> CfgNode:
@@ -39,11 +39,12 @@ def evaluate(cfg: CfgNode, resume: bool) -> Dict[str, Any]:
     """Evaluate ``MODEL.WEIGHTS``, or with ``resume`` the last checkpoint of the output folder."""
     if not (cfg.MODEL.WEIGHTS or resume):
         logging.getLogger("seg_every_thing").warning("MODEL.WEIGHTS is empty: random weights")
-    model = Trainer.build_model(cfg)
+    trainer = trainer_class(cfg)
+    model = trainer.build_model(cfg)
     with readable_checkpoint(cfg.MODEL.WEIGHTS, cfg.OUTPUT_DIR if resume else ""):
         checkpointer = SafeCheckpointer(model, save_dir=cfg.OUTPUT_DIR)
         checkpointer.resume_or_load(cfg.MODEL.WEIGHTS, resume=resume)
-    results = Trainer.test(cfg, model)
+    results = trainer.test(cfg, model)
     if comm.is_main_process() and cfg.TEST.EXPECTED_RESULTS:
         verify_results(cfg, results)
     return results
@@ -54,7 +55,7 @@ def main(args: argparse.Namespace) -> Dict[str, Any]:
     cfg = setup(args)
     if args.eval_only:
         return evaluate(cfg, args.resume)
-    trainer = Trainer(cfg)
+    trainer = trainer_class(cfg)(cfg)
     trainer.resume_or_load(resume=args.resume)
     return trainer.train()
 

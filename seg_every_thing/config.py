@@ -2,6 +2,9 @@
 
 from detectron2.config import CfgNode as CN
 
+from .semantic.config import add_semantic_config
+from .semantic.tiramisu_config import add_tiramisu_config
+
 
 def add_seg_every_thing_config(cfg: CN) -> None:
     """Add every key of seg_every_thing to a detectron2 config, in place.
@@ -9,6 +12,9 @@ def add_seg_every_thing_config(cfg: CN) -> None:
     Args:
         cfg: a config from ``detectron2.config.get_cfg()``.
     """
+    add_semantic_config(cfg)
+    add_tiramisu_config(cfg)
+
     # Classes whose masks may be used in training ("set A"): "all", "voc", "nonvoc", "shapes_A",
     # "shapes_B", "E1_A20B60" ... "E5_A60B20", "shapes_E1_A12B36" ... "shapes_E5_A36B12", or the
     # path of a .txt / .json list of class names.

@@ -29,15 +29,20 @@ def state():
         "torch": torch.get_rng_state().tolist(),
         "random": random.getstate(),
         "threads": torch.get_num_threads(),
-        "backbones": {n for n, _ in BACKBONE_REGISTRY if "timm" not in n},
-        "meta": {n for n, _ in META_ARCH_REGISTRY},
     }
 
-before = state()
+def registered():
+    return {n for registry in (BACKBONE_REGISTRY, META_ARCH_REGISTRY) for n, _ in registry}
+
+before, components = state(), registered()
 import seg_every_thing
 after = state()
 for key in before:
     assert before[key] == after[key], key
+assert registered() - components == {
+    "build_timm_backbone", "build_timm_fpn_backbone", "build_fc_densenet_backbone",
+    "build_vgg16_fcn_backbone", "DenseSemanticSegmentor",
+}
 assert "PartiallySupervisedROIHeads" in ROI_HEADS_REGISTRY
 assert "MaskXHead" in ROI_MASK_HEAD_REGISTRY
 for name in seg_every_thing.__all__:

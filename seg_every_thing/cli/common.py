@@ -11,6 +11,7 @@ from detectron2.config import CfgNode, get_cfg
 from detectron2.data import DatasetCatalog
 
 from ..config import add_seg_every_thing_config
+from ..data.semantic_sets import register_used_semantic_datasets
 from ..data.shapes import register_shapes
 from ..data.visual_genome import register_used_visual_genome
 
@@ -53,6 +54,7 @@ def load_config(config_file: str, opts: Optional[List[str]] = None) -> CfgNode:
     if not torch.cuda.is_available():
         cfg.MODEL.DEVICE = "cpu"
     register_used_shapes(cfg)
+    register_used_semantic_datasets(cfg)
     register_used_visual_genome(cfg)
     return cfg
 
