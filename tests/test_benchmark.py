@@ -259,8 +259,9 @@ def test_defaults_are_those_of_the_paper(tmp_path: Path, monkeypatch: pytest.Mon
         monkeypatch.setattr(
             command,
             name,
-            lambda classes, **kwargs: asked.append((classes, kwargs))
-            or {"rows": [], "processor": "none", "threads": 1},
+            lambda classes, **kwargs: (
+                asked.append((classes, kwargs)) or {"rows": [], "processor": "none", "threads": 1}
+            ),
         )
     monkeypatch.setattr(
         command,
