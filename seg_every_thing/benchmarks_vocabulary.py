@@ -36,7 +36,8 @@ class WholeModel:
             num_classes: K.
             options: KEY, VALUE, ... on top.
         """
-        cfg = load_config(config, ["MODEL.WEIGHTS", "", "MODEL.ROI_HEADS.NUM_CLASSES", num_classes])
+        cfg = load_config(config, ["MODEL.WEIGHTS", ""])
+        cfg.MODEL.ROI_HEADS.NUM_CLASSES = num_classes
         cfg.MODEL.ROI_HEADS.NMS_THRESH_TEST = 1.0  # as many detections as there can be
         cfg.merge_from_list(list(options))
         self.device = torch.device(cfg.MODEL.DEVICE)

@@ -2,6 +2,7 @@
 
 from detectron2.config import CfgNode as CN
 
+from .ablations.config import add_ablation_config
 from .semantic.config import add_semantic_config
 from .semantic.tiramisu_config import add_tiramisu_config
 
@@ -14,6 +15,7 @@ def add_seg_every_thing_config(cfg: CN) -> None:
     """
     add_semantic_config(cfg)
     add_tiramisu_config(cfg)
+    add_ablation_config(cfg)
 
     # Classes whose masks may be used in training ("set A"): "all", "voc", "nonvoc", "shapes_A",
     # "shapes_B", "E1_A20B60" ... "E5_A60B20", "shapes_E1_A12B36" ... "shapes_E5_A36B12", or the

@@ -141,7 +141,8 @@ def write_feature_cache(
     folder.mkdir(parents=True, exist_ok=True)
     (folder / _INDEX).unlink(missing_ok=True)
     unique = list({image_key(sample["image"]): sample for sample in samples}.items())
-    level_names = list(model.roi_heads.mask_in_features)
+    heads = model.roi_heads
+    level_names = sorted({*heads.box_in_features, *heads.mask_in_features})
     levels: Dict[str, np.ndarray] = {}
     found: List[Instances] = []
     was_training = model.training

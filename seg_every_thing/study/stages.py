@@ -176,18 +176,23 @@ def _new_trainer(cfg: CfgNode) -> Trainer:
 
 
 def _draw_initial_trunk(model: torch.nn.Module, seed: int) -> str:
-    """Give all rows of a seed the same trunk to start from, and return its digest.
+    """Give all rows of a seed the same trunk to start from, and return its digest ("" = no trunk).
 
     Predictors of different size would otherwise leave the generator in different states before the
     trunk's weights are drawn.
     """
     seed_all_rng(seed)
     head = model.roi_heads.mask_head
+    layers = [
+        layer
+        for name, layer in head.named_children()
+        if name.startswith(("mask_fcn", "deconv")) and name != "deconv_relu"
+    ]
     digest = hashlib.sha256()
-    for layer in [*head.conv_norm_relus, head.deconv]:
+    for layer in layers:
         weight_init.c2_msra_fill(layer)
         digest.update(layer.weight.detach().cpu().numpy().tobytes())
-    return digest.hexdigest()[:16]
+    return digest.hexdigest()[:16] if layers else ""
 
 
 def _load(model: torch.nn.Module, cfg: CfgNode) -> None:

@@ -125,10 +125,8 @@ def _parameters(records: Mapping[str, Record], run: Run) -> Any:
 def _same_trunk(runs: Sequence[Run], records: Mapping[str, Record], seed: int) -> bool:
     """Whether all rows of a seed started from the same mask trunk."""
     digests = {
-        records[run.name]["initial_trunk"]
-        for run in runs
-        if run.seed == seed and "initial_trunk" in records.get(run.name, {})
-    }
+        records.get(run.name, {}).get("initial_trunk") for run in runs if run.seed == seed
+    } - {None, ""}
     if len(digests) > 1:
         logger.error("the rows of seed %d started from different trunks: no fair comparison", seed)
     return len(digests) <= 1
