@@ -83,19 +83,21 @@ def summarize(
 def orderings(
     suite: Suite, table: Table, records: Mapping[str, Mapping[str, Any]], seeds: Sequence[int]
 ) -> List[Dict[str, Any]]:
-    """The orderings that the paper reports, tested on the differences of the same seeds.
+    """The orderings of a table, tested on the differences of the same seeds.
 
     Returns:
-        Dicts with "claim", "direction", "metric", "difference" (:func:`spread`, AP), "verdict":
-        "holds" when the mean difference is more than one standard deviation above 0, "reversed"
-        when as much below, "open" between them, or "one seed".  For claims that set A is unharmed
-        the verdicts are "unharmed" and "harmed", the latter for over one standard deviation below.
+        Dicts with "claim", "source" ("paper" or "ours"), "direction", "metric", "difference"
+        (:func:`spread`, AP), and "verdict": "holds" when the mean difference is more than one
+        standard deviation above 0, "reversed" when as far below, "open" between them, or "one
+        seed".  For claims that set A is unharmed the verdicts are "unharmed" and "harmed", the
+        latter for more than one standard deviation below 0.
     """
     names = {row.name: row for row in table.rows}
-    tests = [(*claim, False) for claim in table.claims]
-    tests += [(row, baseline, "A", True) for row, baseline in table.unharmed]
+    tests = [(*claim, "paper", False) for claim in table.claims]
+    tests += [(row, baseline, "A", "paper", True) for row, baseline in table.unharmed]
+    tests += [(*claim, "ours", False) for claim in table.ours]
     found = []
-    for better, worse, in_set, unharmed in tests:
+    for better, worse, in_set, source, unharmed in tests:
         for i, direction in enumerate(suite.directions):
             differences = []
             for seed in seeds:
@@ -109,6 +111,7 @@ def orderings(
                 found.append(
                     {
                         "claim": f"{names[better].title} {relation} {names[worse].title}",
+                        "source": source,
                         "direction": direction.title,
                         "metric": f"segm/AP_{in_set}",
                         "difference": difference,

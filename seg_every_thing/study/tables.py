@@ -61,9 +61,12 @@ def _or_dash(found: Mapping[str, Mapping[str, Any]], name: str) -> str:
 
 
 def orderings_table(found: Sequence[Mapping[str, Any]]) -> str:
-    """What the paper reports, the measured difference, and whether it holds."""
-    rows = [[x["claim"], x["direction"], _signed(x["difference"]), x["verdict"]] for x in found]
-    return text_table(["the paper reports", "direction", "difference in AP", "here"], rows)
+    """Each ordering, who reports it, the measured difference, and whether it holds."""
+    rows = [
+        [x["claim"], x["source"], x["direction"], _signed(x["difference"]), x["verdict"]]
+        for x in found
+    ]
+    return text_table(["ordering", "of", "direction", "difference in AP", "here"], rows)
 
 
 def _signed(spread: Mapping[str, Any]) -> str:
