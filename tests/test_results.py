@@ -19,6 +19,7 @@ from seg_every_thing.study.tables import (
     figure_3_table,
     metrics_table,
     orderings_table,
+    plain_table,
 )
 
 TABLE = SHAPES.tables["1c"]
@@ -85,6 +86,22 @@ def test_verdicts_compare_the_same_seeds() -> None:
     assert [x["verdict"] for x in holds] == ["holds"]
     assert orderings(SHAPES, TABLE, records(), [0])[0]["verdict"] == "one seed"
     assert "| open" in orderings_table(found) and "-2.0 ± 0.0" in orderings_table(found)
+
+
+def test_tables_of_mask_rcnn_have_no_sets(tmp_path: Path) -> None:
+    table = SHAPES.tables["mask_rcnn_2b"]
+    found = {
+        f"seed{seed}/shapes_A/mrcnn_{name}": {"metrics": {"segm/AP": ap, "bbox/AP": 30.0}}
+        for seed, aps in enumerate([(20.0, 24.0), (21.0, 25.5)])
+        for name, ap in zip(("softmax", "sigmoid"), aps)
+    }
+    summary = summarize(SHAPES, table, found, [0, 1])
+    assert list(summary["mrcnn_softmax"]) == ["shapes_A"]
+    text = " ".join(plain_table(SHAPES, "mask_rcnn_2b", table, summary).split())
+    assert "| softmax over classes | 20.5 ± 0.7 | - | - | 30.0 ± 0.0 |" in text
+    (found_ordering,) = orderings(SHAPES, table, found, [0, 1])
+    assert found_ordering["metric"] == "segm/AP" and found_ordering["verdict"] == "holds"
+    assert found_ordering["difference"]["values"] == [4.0, 4.5]
 
 
 def test_figure_3_is_the_relative_gain_on_set_b(tmp_path: Path) -> None:

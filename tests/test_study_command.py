@@ -95,6 +95,15 @@ def check_results(results: Dict[str, Any], output: Path) -> None:
     assert "## Table 1c" in text and "one seed" in text and "Failed" not in text
 
 
+def test_tables_of_mask_rcnn_run_on_the_same_detector(tmp_path: Path) -> None:
+    study(tmp_path, "--tables", "mask_rcnn_2d,mask_rcnn_2e")
+    results = json.loads((tmp_path / "results.json").read_text())
+    assert set(results["tables"]) == {"mask_rcnn_2d", "mask_rcnn_2e"}
+    assert len(results["runs"]) == 1 + 2 + 3 and "diagnostics" not in results
+    assert results["same_initial_trunk"] == {"0": True}  # rows without a trunk do not count
+    assert "## Table 2e of Mask R-CNN" in (tmp_path / "tables.md").read_text()
+
+
 def test_end_to_end_rows_start_from_the_detector_and_failures_are_reported(tmp_path: Path) -> None:
     tables = ("--tables", "1d", "--only", "e2e_clsbox", "--only", "e2e_class_agnostic")
     study(tmp_path, *tables)

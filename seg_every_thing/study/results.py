@@ -5,12 +5,13 @@ from typing import Any, Dict, List, Mapping, Optional, Sequence
 
 from .rows import Row
 from .runner import Run
-from .suites import Direction, Suite, Table
+from .suites import Direction, Suite
+from .table import Table
 
 Metrics = Dict[str, float]
 
 METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl")
-COLUMNS = (*(f"segm/{m}_{s}" for s in "BA" for m in METRICS), "segm/AP", "bbox/AP")
+COLUMNS = (*(f"segm/{m}{s}" for s in ("_B", "_A", "") for m in METRICS), "bbox/AP")
 
 
 def runs_of(suite: Suite, tables: Sequence[str], seeds: Sequence[int]) -> List[Run]:
@@ -35,6 +36,10 @@ def _splits(suite: Suite, table: str, row: Row) -> List[Direction]:
         return [Direction(name, name) for name in names]
     # A row with all masks is the same model in both directions.
     return list(suite.directions[: 1 if row.all_masks else 2])
+
+
+def _directions(suite: Suite, table: Table) -> Sequence[Direction]:
+    return suite.directions[:1] if table.metrics else suite.directions
 
 
 def metrics_of(
@@ -68,7 +73,7 @@ def summarize(
     """Row name -> split of the direction -> metric -> :func:`spread` over the seeds."""
     summary: Dict[str, Dict[str, Dict[str, Any]]] = {}
     for row in table.rows:
-        for i, direction in enumerate(suite.directions):
+        for i, direction in enumerate(_directions(suite, table)):
             found = [metrics_of(suite, records, row, i, seed) for seed in seeds]
             complete = [m for m in found if m is not None]
             if complete:
@@ -98,12 +103,13 @@ def orderings(
     tests += [(*claim, "ours", False) for claim in table.ours]
     found = []
     for better, worse, in_set, source, unharmed in tests:
-        for i, direction in enumerate(suite.directions):
+        metric = f"segm/AP_{in_set}" if in_set else "segm/AP"
+        for i, direction in enumerate(_directions(suite, table)):
             differences = []
             for seed in seeds:
                 pair = [metrics_of(suite, records, names[n], i, seed) for n in (better, worse)]
                 if all(m is not None for m in pair):
-                    high, low = (m[f"segm/AP_{in_set}"] for m in pair if m is not None)
+                    high, low = (m[metric] for m in pair if m is not None)
                     differences.append(high - low)
             if differences:
                 difference = spread(differences)
@@ -113,7 +119,7 @@ def orderings(
                         "claim": f"{names[better].title} {relation} {names[worse].title}",
                         "source": source,
                         "direction": direction.title,
-                        "metric": f"segm/AP_{in_set}",
+                        "metric": metric,
                         "difference": difference,
                         "verdict": _verdict(difference, unharmed),
                     }

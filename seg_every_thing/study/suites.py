@@ -6,31 +6,12 @@ from typing import Dict, List, Mapping, Optional, Tuple
 
 from ..data.splits import coco_random_splits, shapes_random_splits
 from . import rows as r
+from .mask_rcnn_rows import LEAVES as MASK_RCNN_LEAVES
+from .mask_rcnn_rows import TABLES as MASK_RCNN_TABLES
 from .rows import Row
+from .table import Claim, Table
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
-
-Claim = Tuple[str, str, str]
-"""(better row, worse row, "B" or "A"): an ordering to be tested."""
-
-
-@dataclass(frozen=True)
-class Table:
-    """A table of the paper: its rows, and what is read off it.
-
-    Attributes:
-        title: of the table.
-        rows: from top to bottom.
-        claims: orderings that the paper reports.
-        unharmed: (row, baseline) of which the paper finds that set A does not suffer.
-        ours: orderings to test for rows that the paper does not have.
-    """
-
-    title: str
-    rows: Tuple[Row, ...]
-    claims: Tuple[Claim, ...] = ()
-    unharmed: Tuple[Tuple[str, str], ...] = ()
-    ours: Tuple[Claim, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -150,7 +131,7 @@ SHAPES = Suite(
         "stage_two": "shapes/Base-StageTwo.yaml",
         "end_to_end": "shapes/Base-EndToEnd.yaml",
     },
-    tables=_tables(r.EMBEDDING, _TABLE_2),
+    tables={**_tables(r.EMBEDDING, _TABLE_2), **MASK_RCNN_TABLES},
     directions=(Direction("A -> B", "shapes_A"), Direction("B -> A", "shapes_B")),
     random_splits=_by_size(shapes_random_splits()),
     # Half the budget: there are many, and two rows of a pair share it.
@@ -159,6 +140,7 @@ SHAPES = Suite(
         "class_agnostic": "shapes/class_agnostic.yaml",
         "clsbox_mlp": "shapes/maskx.yaml",
         "oracle": "shapes/oracle.yaml",
+        **MASK_RCNN_LEAVES,
     },
     detector=r.DETECTOR,
 )

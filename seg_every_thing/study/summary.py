@@ -22,6 +22,7 @@ from .tables import (
     figure_3_table,
     metrics_table,
     orderings_table,
+    plain_table,
 )
 
 logger = logging.getLogger(__name__)
@@ -85,7 +86,7 @@ def write_summary(
                 "directions": summary.get(row.name, {}),
             }
         results["tables"][key] = {"title": table.title, "rows": rows, "orderings": claims}
-        render = metrics_table if key == "2" else ablation_table
+        render = metrics_table if key == "2" else plain_table if table.metrics else ablation_table
         text += [f"## Table {table.title}\n", render(suite, key, table, summary), ""]
         if claims:
             text += [orderings_table(claims), ""]

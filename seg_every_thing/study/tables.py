@@ -5,7 +5,8 @@ from typing import Any, Dict, List, Mapping, Sequence
 from .paper import LABEL, paper_values
 from .report import text_table
 from .results import METRICS
-from .suites import Suite, Table
+from .suites import Suite
+from .table import Table
 
 
 def cell(spread: Mapping[str, Any]) -> str:
@@ -36,6 +37,18 @@ def ablation_table(
                 cells.append(f"{pair[0]} | {pair[1]}".replace("|", "\\|") if values else "-")
         rows.append(cells)
     return text_table(headers, rows)
+
+
+def plain_table(
+    suite: Suite, key: str, table: Table, summary: Mapping[str, Mapping[str, Mapping[str, Any]]]
+) -> str:
+    """Tables without sets A and B: the metrics that the table names."""
+    split = suite.directions[0].split
+    rows = [
+        [row.title, *(_or_dash(summary.get(row.name, {}).get(split, {}), m) for m in table.metrics)]
+        for row in table.rows
+    ]
+    return text_table(["", *table.metrics], rows)
 
 
 def metrics_table(
