@@ -1,31 +1,22 @@
-import argparse
-import json
 import logging
 from pathlib import Path
-from typing import Any, Callable, Dict, Iterator, List, Optional
+from typing import Any, Callable, Iterator, List, Optional
 
 import cv2
 import numpy as np
 import pycocotools.mask as mask_util
 import pytest
 import torch
+from demo_helpers import CONFIG, TINY, fixed_predictor, read, run_demo, write_images
+from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets import register_coco_instances
-from detectron2.structures import Boxes, Instances
 from pycocotools.coco import COCO
 
 from seg_every_thing.cli import demo
 from seg_every_thing.cli.common import load_config
 from seg_every_thing.data.shapes import SHAPES_CLASSES, SHAPES_SET_A
 
-CONFIG = str(Path(__file__).parent.parent / "configs" / "shapes" / "Base-Shapes-RCNN-FPN.yaml")
-TINY = [
-    *("MODEL.ROI_HEADS.NAME", "PartiallySupervisedROIHeads"),
-    *("MODEL.ROI_MASK_HEAD.NAME", "MaskXHead"),
-    *("MODEL.ROI_MASK_HEAD.NUM_CONV", "1", "MODEL.ROI_MASK_HEAD.CONV_DIM", "8"),
-    *("MODEL.WEIGHTS", "", "TEST.DETECTIONS_PER_IMAGE", "3"),
-    *("DATASETS.MASK_CLASSES", "shapes_A", "TEST.CLASS_SPLIT", ""),
-]
 LOGGERS = ("detectron2", "fvcore", "seg_every_thing")
 
 Run = Callable[..., Path]
@@ -42,12 +33,7 @@ def _loggers_stay_visible_to_other_tests() -> Iterator[None]:
 @pytest.fixture
 def images(tmp_path: Path) -> Path:
     """A folder of 3 images of different sizes, and a file that is none."""
-    folder = tmp_path / "images"
-    folder.mkdir()
-    rng = np.random.default_rng(0)
-    for i, name in enumerate(("b.png", "a.jpg", "c.PNG")):
-        pixels = rng.integers(0, 256, (100 + 10 * i, 120, 3), dtype=np.uint8)
-        cv2.imwrite(str(folder / name), pixels)
+    folder = write_images(tmp_path / "images", ("b.png", "a.jpg", "c.PNG"))
     (folder / "notes.txt").write_text("not an image")
     return folder
 
@@ -56,15 +42,10 @@ def images(tmp_path: Path) -> Path:
 def run(tmp_path: Path, tiny_shapes: Path) -> Run:
     """Function that runs the command on inputs and returns the output folder."""
 
-    def run_demo(*inputs: Path, extra: Any = (), opts: Any = (), output: Any = None) -> Path:
-        output = output or tmp_path / "out"
-        parser = argparse.ArgumentParser()
-        demo.add_arguments(parser)
-        arguments = ["--config-file", CONFIG, "--input", *map(str, inputs), "--output", str(output)]
-        demo.run(parser.parse_args([*arguments, *extra, "--opts", *TINY, *opts]))
-        return Path(output)
+    def run(*inputs: Path, extra: Any = (), opts: Any = (), output: Any = None) -> Path:
+        return run_demo(inputs, output or tmp_path / "out", extra, opts)
 
-    return run_demo
+    return run
 
 
 @pytest.fixture
@@ -72,28 +53,10 @@ def stub(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """Function that puts a fixed prediction in the place of the model's."""
 
     def install(classes: List[int], scores: List[float], fail_at: Optional[int] = None) -> None:
-        calls: List[int] = []
-
-        def predict(image: np.ndarray) -> Dict[str, Instances]:
-            calls.append(1)
-            if len(calls) == fail_at:
-                raise RuntimeError("stop here")
-            n, size = len(classes), image.shape[:2]
-            instances = Instances(size)
-            instances.pred_boxes = Boxes(torch.tensor([[10.0, 20.0, 40.0, 70.0]]).repeat(n, 1))
-            instances.pred_classes = torch.tensor(classes, dtype=torch.long)
-            instances.scores = torch.tensor(scores)
-            instances.pred_masks = torch.zeros(n, *size, dtype=torch.bool)
-            instances.pred_masks[:, 20:70, 10:40] = True
-            return {"instances": instances}
-
+        predict = fixed_predictor(classes, scores, fail_at)
         monkeypatch.setattr(demo, "build_predictor", lambda cfg: predict)
 
     return install
-
-
-def read(path: Path) -> Any:
-    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def write_video(path: Path, codec: str, frames: int = 7) -> Path:
@@ -257,6 +220,21 @@ def test_bad_checkpoints(tmp_path: Path, images: Path, run: Run) -> None:
     with pytest.raises(ValueError, match="WEIGHT_TRANSFER.INPUT"):
         run(images, opts=["MODEL.WEIGHT_TRANSFER.INPUT", "dreams"])
     assert not (tmp_path / "out").exists()
+
+
+def test_weights_of_a_checkpoint_are_loaded_and_programs_are_not(
+    tmp_path: Path, tiny_shapes: Path
+) -> None:
+    cfg = load_config(CONFIG, [*TINY])
+    model = demo.build_predictor(cfg).model
+    DetectionCheckpointer(model, str(tmp_path)).save("model")
+    cfg.MODEL.WEIGHTS = str(tmp_path / "model.pth")
+    loaded = demo.build_predictor(cfg).model.state_dict()
+    assert all(torch.equal(loaded[name], value) for name, value in model.state_dict().items())
+    torch.save({"model": {"x": Path("any object")}}, tmp_path / "program.pth")
+    cfg.MODEL.WEIGHTS = str(tmp_path / "program.pth")
+    with pytest.raises(ValueError, match="program.pth.*more than tensors"):
+        demo.build_predictor(cfg)
 
 
 def test_an_aborted_run_leaves_no_results(

@@ -1,8 +1,6 @@
 import colorsys
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any, Dict, List, Optional, Sequence, Tuple
-from urllib.parse import unquote
 
 import cv2
 import numpy as np
@@ -12,13 +10,11 @@ import torch
 from detectron2.structures import Boxes, BoxMode, Instances
 
 from seg_every_thing.visualization import (
-    GalleryItem,
     _Painter,
     draw_ground_truth,
     draw_instances,
     save_picture,
     side_by_side,
-    write_gallery,
 )
 
 SIDE = 400  # large enough not to be enlarged
@@ -178,6 +174,103 @@ def test_labels_keep_off_each_other_and_inside_the_image() -> None:
         taken.append(place)
 
 
+# Many instances
+
+
+def test_no_more_instances_than_wanted_and_those_of_the_highest_scores() -> None:
+    boxes: List[Box] = [(20, 60, 120, 220), (150, 60, 250, 220), (280, 60, 380, 220)]
+    instances = box_instances(boxes, [0, 1, 2], [0.6, 0.9, 0.8])
+    drawn = draw_instances(grey_image(), instances, NAMES, {0}, max_instances=2)
+    assert (drawn == draw_instances(grey_image(), instances[1:], NAMES, {0})).all()
+    assert (drawn != draw_instances(grey_image(), instances, NAMES, {0})).any()
+    drawn = draw_instances(grey_image(), instances, NAMES, {0}, max_instances=9)
+    assert (drawn == draw_instances(grey_image(), instances, NAMES, {0})).all()
+
+
+def test_the_smaller_mask_lies_on_top_though_its_box_is_the_larger() -> None:
+    boxes: List[Box] = [(100, 100, 300, 300), (20, 20, 390, 390)]
+    instances = box_instances(boxes, [0, 1])
+    instances.pred_masks[1] = False
+    instances.pred_masks[1, 150:250, 20:390] = True  # 37 000 pixels; the other has 40 000
+    drawn = draw_instances(grey_image(), instances, NAMES, {0})
+    assert not 0.2 < hue_at(drawn, 200, 200) < 0.85  # of set B
+    assert 0.35 < hue_at(drawn, 200, 280) < 0.75
+
+
+def spied_places(monkeypatch: pytest.MonkeyPatch) -> List[np.ndarray]:
+    places: List[np.ndarray] = []
+    place_of = _Painter._place
+
+    def spy(self: _Painter, *args: Any) -> np.ndarray:
+        places.append(place_of(self, *args))
+        return places[-1]
+
+    monkeypatch.setattr(_Painter, "_place", spy)
+    return places
+
+
+def test_labels_of_overlapping_boxes_do_not_cover_each_other(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    places = spied_places(monkeypatch)
+    boxes: List[Box] = [(100 + 3 * i, 120 + 2 * i, 250 + 5 * i, 200 + 4 * i) for i in range(24)]
+    instances = box_instances(boxes, range(24), masks=False)
+    draw_instances(grey_image(), instances, ["traffic light"] * 24, {0, 1, 2})
+    assert len(places) == 24
+    for i, place in enumerate(places):
+        assert (place >= 0).all() and (place <= SIDE).all()
+        for other in places[:i]:
+            sides = np.minimum(place, other)[2:] - np.maximum(place, other)[:2]
+            assert not (sides > 1e-6).all()
+
+
+def test_a_label_away_from_its_box_has_a_line_to_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    places = spied_places(monkeypatch)
+    lines: List[np.ndarray] = []
+
+    def spy(self: _Painter, x: Any, y: Any, *_: Any, **__: Any) -> None:
+        lines.append(np.array([x, y], dtype=float).T)
+
+    monkeypatch.setattr(_Painter, "draw_line", spy)
+    box: Box = (200, 200, 210, 210)
+    draw_instances(grey_image(), box_instances([box] * 24, [0] * 24, masks=False), NAMES)
+    x0, y0, x1, y1 = np.array(places).T
+    away = (x0 > 212) | (x1 < 198) | (y0 > 212) | (y1 < 198)
+    assert len(lines) == away.sum() >= 10
+    for (start, end), place in zip(lines, np.array(places)[away]):
+        assert (start >= box[:2]).all() and (start <= box[2:]).all()
+        assert (end >= place[:2]).all() and (end <= place[2:]).all()
+
+
+def test_lines_are_thin_where_objects_are_small_or_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    widths: List[float] = []
+
+    def spy(self: _Painter, *_: Any, linewidth: float, **__: Any) -> None:
+        widths.append(linewidth)
+
+    monkeypatch.setattr(_Painter, "draw_line", spy)
+
+    def width_of(box: Box, count: int) -> float:
+        widths.clear()
+        draw_instances(grey_image(), box_instances([box] * count, [0] * count), NAMES)
+        return widths[1]  # of the coloured outline; the dark one below it comes first
+
+    large, small = (100, 100, 300, 300), (100, 100, 112, 112)
+    assert width_of(large, 1) == 1.4
+    assert width_of(small, 1) == 0.5
+    assert width_of(large, 16) == pytest.approx(0.98)
+
+
+def test_an_added_class_is_violet_dotted_and_called_new(monkeypatch: pytest.MonkeyPatch) -> None:
+    texts: List[str] = []
+    monkeypatch.setattr(_Painter, "draw_text", lambda self, text, *_, **__: texts.append(text))
+    instances = box_instances([(40, 60, 340, 360)], [2])
+    for set_a in ({0}, None):
+        drawn = draw_instances(grey_image(), instances, NAMES, set_a, added={2})
+        assert 0.72 < hue_at(drawn, 200, 250) < 0.85
+    assert texts == ["new: kite 0.90"] * 2
+
+
 # Drawing ground truth
 
 
@@ -289,87 +382,4 @@ def test_save_picture_refuses(tmp_path: Path) -> None:
         save_picture(tmp_path / "a.xyz", grey_image())
     with pytest.raises(OSError, match="missing/a.png"):
         save_picture(tmp_path / "missing" / "a.png", grey_image())
-    assert list(tmp_path.iterdir()) == []
-
-
-class Page(HTMLParser):
-    """What a test wants to know of a page."""
-
-    def __init__(self, path: Path) -> None:
-        super().__init__()
-        self.tags: List[str] = []
-        self.attributes: List[Tuple[str, Dict[str, Optional[str]]]] = []
-        self.texts: List[str] = []
-        self.feed(path.read_text(encoding="utf-8"))
-
-    def handle_starttag(self, tag: str, attrs: List[Tuple[str, Optional[str]]]) -> None:
-        self.tags.append(tag)
-        self.attributes.append((tag, dict(attrs)))
-
-    def handle_data(self, data: str) -> None:
-        if data.strip():
-            self.texts.append(data.strip())
-
-    def images(self) -> List[Dict[str, Optional[str]]]:
-        return [attributes for tag, attributes in self.attributes if tag == "img"]
-
-
-@pytest.fixture
-def pictures(tmp_path: Path) -> List[str]:
-    names = ["plain.png", "50% of #1 & more.png", "below/ü.png"]
-    (tmp_path / "below").mkdir()
-    for name in names:
-        save_picture(tmp_path / name, np.zeros((10, 20, 3), np.uint8))
-    return names
-
-
-def test_gallery_refers_to_files_that_exist(tmp_path: Path, pictures: List[str]) -> None:
-    items = [GalleryItem(name, f"<b> & {name}") for name in pictures]
-    items.append(GalleryItem(str(tmp_path / "plain.png"), "given as an absolute path"))
-    write_gallery(tmp_path / "index.html", "Title", "Intro", items)
-    page = Page(tmp_path / "index.html")
-    sources = [unquote(image["src"] or "") for image in page.images()]
-    assert sources == [*pictures, "plain.png"]
-    assert all((tmp_path / source).is_file() for source in sources)
-    for image, item in zip(page.images(), items):
-        assert image["loading"] == "lazy"
-        assert image["alt"] == item.caption
-        assert (image["width"], image["height"]) == ("20", "10")
-        assert item.caption in page.texts
-    links = [attributes["href"] for tag, attributes in page.attributes if tag == "a"]
-    assert links == [image["src"] for image in page.images()]
-
-
-def test_gallery_needs_no_network(tmp_path: Path, pictures: List[str]) -> None:
-    items = [GalleryItem(name, name) for name in pictures]
-    write_gallery(tmp_path / "index.html", "T", "I", items, (["a"], [["b"]]), with_sets=True)
-    text = (tmp_path / "index.html").read_text(encoding="utf-8")
-    assert "http://" not in text
-    assert "https://" not in text
-    assert not {"script", "link", "iframe"} & set(Page(tmp_path / "index.html").tags)
-
-
-def test_gallery_escapes_and_shows_the_table(tmp_path: Path) -> None:
-    table = (["row", "AP<sub>"], [["<script>x</script>", 12.345], ["b", 3]])
-    write_gallery(tmp_path / "index.html", "<i>T</i>", "one < two\n\n<p>three", [], table)
-    page = Page(tmp_path / "index.html")
-    assert "script" not in page.tags
-    assert "i" not in page.tags
-    assert page.tags.count("p") == 3  # the two of the intro, and that there are no pictures
-    for text in ("<i>T</i>", "one < two", "<p>three", "AP<sub>", "<script>x</script>", "12.3", "3"):
-        assert text in page.texts
-    assert page.tags.count("tr") == 3
-
-
-def test_gallery_legend_names_both_sets(tmp_path: Path) -> None:
-    for with_sets in (True, False):
-        write_gallery(tmp_path / "index.html", "T", "I", [], with_sets=with_sets)
-        page = Page(tmp_path / "index.html")
-        legend = [text for text in page.texts if text.startswith("set ")]
-        assert [text[:6] for text in legend] == (["set A:", "set B:"] if with_sets else [])
-
-
-def test_gallery_refuses_missing_pictures_and_writes_nothing(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="none.png"):
-        write_gallery(tmp_path / "index.html", "T", "I", [GalleryItem("none.png", "c")])
     assert list(tmp_path.iterdir()) == []

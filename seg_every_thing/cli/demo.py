@@ -3,47 +3,45 @@
 import argparse
 import logging
 import time
+from collections import Counter
 from pathlib import Path
-from typing import Any, Dict, FrozenSet, Iterator, List, NamedTuple, Optional, Sequence, Set, Tuple
+from typing import Any, Dict, List, Mapping, Sequence, Set, Tuple
 
-import cv2
 import numpy as np
-from detectron2.checkpoint import DetectionCheckpointer
+import torch
 from detectron2.config import CfgNode
-from detectron2.data import MetadataCatalog
-from detectron2.data.detection_utils import read_image
 from detectron2.engine import DefaultPredictor
 from detectron2.evaluation.coco_evaluation import instances_to_coco_json
-from PIL import Image
+from detectron2.structures import Instances
 
-from ..data.partial import class_names_of
-from ..data.splits import resolve_class_split
+from ..add_class import add_class, read_class_vector
+from ..class_colors import kind_of
 from ..engine import readable_checkpoint
 from ..files import make_output_dir, write_json
-from ..visualization import GalleryItem, draw_instances, save_picture, write_gallery
+from ..gallery import GalleryItem, write_gallery
+from ..given_boxes import GivenBox, assign_boxes, predict_masks, read_given_boxes
+from ..pictures import count_pictures, find_inputs, read_pictures
+from ..safe_checkpointer import SafeCheckpointer
+from ..visualization import draw_instances, save_picture
+from ..vocabulary import Vocabulary, class_filter, classes_of, vocabulary_of
 from .common import add_config_arguments, load_config
+
+__all__ = [
+    "add_arguments",
+    "build_predictor",
+    "classes_of",
+    "count_pictures",
+    "read_pictures",
+    "run",
+]
 
 logger = logging.getLogger(__name__)
 
 HELP = "Draw predictions on images, folders of images or videos; write COCO results and a gallery."
 
-_IMAGES = (".bmp", ".gif", ".jfif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
-_VIDEOS = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm", ".wmv")
 _LOG_EVERY = 5.0  # seconds
 
-
-class Classes(NamedTuple):
-    """What a config's data set says of the classes."""
-
-    names: List[str]
-    category_ids: List[int]  # the data set's own ids
-    set_a: Optional[FrozenSet[int]]  # class indices; None = no sets
-
-
-class _Picture(NamedTuple):
-    name: str  # as in the results: the path as given, with "#<frame>" for frames
-    stem: str  # of the file to write
-    image: np.ndarray  # (H, W, 3) uint8, BGR
+_Given = Sequence[Tuple[GivenBox, int]]  # boxes of a picture, with their class indices
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -70,6 +68,34 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="drop instances of a lower score (default %(default)s)",
     )
     parser.add_argument(
+        "--classes",
+        metavar="NAMES",
+        help="keep these classes alone: names with commas between them, or a file with one a line; "
+        "a name may be the data set's (truck.n.01) or the one that is drawn (truck)",
+    )
+    parser.add_argument(
+        "--max-instances",
+        type=int,
+        default=40,
+        metavar="N",
+        help="draw the N instances of the highest scores; the results hold all "
+        "(default %(default)s)",
+    )
+    parser.add_argument(
+        "--boxes",
+        metavar="FILE",
+        help="JSON: predict masks for these boxes, too; COCO annotations, or a list of results "
+        "with file_name, category_name and bbox",
+    )
+    parser.add_argument(
+        "--add-class",
+        action="append",
+        default=[],
+        metavar="NAME=FILE.npy",
+        help="give the model another class by its vector; for models whose T takes embeddings. "
+        "Masks come from T, boxes of the class from --boxes. May be given several times",
+    )
+    parser.add_argument(
         "--frame-step",
         type=int,
         default=10,
@@ -90,6 +116,8 @@ def run(args: argparse.Namespace) -> None:
         raise ValueError(f"--threshold must be between 0 and 1, not {args.threshold}")
     if args.frame_step < 1:
         raise ValueError(f"--frame-step must be at least 1, not {args.frame_step}")
+    if args.max_instances < 1:
+        raise ValueError(f"--max-instances must be at least 1, not {args.max_instances}")
     output = Path(args.output)
     files = find_inputs(args.input)
     for file in files:
@@ -97,21 +125,33 @@ def run(args: argparse.Namespace) -> None:
             raise ValueError(f"--output '{output}' holds the input '{file}': give another folder")
     cfg = load_config(args.config_file, args.opts)
     cfg.MODEL.ROI_HEADS.SCORE_THRESH_TEST = args.threshold  # else the config's could be higher
-    classes = classes_of(cfg)
+    vocabulary, vectors = _with_added_classes(vocabulary_of(cfg), args)
+    wanted = class_filter(args.classes, vocabulary) if args.classes is not None else None
     total = count_pictures(files, args.frame_step)
+    given: Mapping[str, _Given] = {}
+    if args.boxes is not None:
+        given = assign_boxes(read_given_boxes(args.boxes), files, vocabulary, args.boxes)
+        _warn_of_absent_classes(given, vocabulary, args.boxes)
     predictor = build_predictor(cfg)
+    for name, vector in vectors.items():
+        add_class(predictor.model, name, vector)
     make_output_dir(output)
 
     images: List[Dict[str, Any]] = []
     results: List[Dict[str, Any]] = []
     items: List[GalleryItem] = []
+    found: List[int] = []
     used: Set[str] = set()
     progress = _Progress(total)
     for picture in read_pictures(files, args.frame_step):
-        instances = predictor(picture.image)["instances"].to("cpu")
+        instances = _predict(predictor, picture.image, given.get(picture.name, ()))
         instances = instances[instances.scores >= args.threshold]
+        if wanted is not None:
+            instances = instances[torch.isin(instances.pred_classes, torch.tensor([*wanted]))]
         drawn = draw_instances(
-            picture.image, instances, classes.names, classes.set_a, args.threshold
+            *(picture.image, instances, vocabulary.display_names, vocabulary.set_a, args.threshold),
+            max_instances=args.max_instances,
+            added=vocabulary.added,
         )
         target = _unused(picture.stem, used) + ".jpg"
         save_picture(output / target, drawn)
@@ -120,125 +160,26 @@ def run(args: argparse.Namespace) -> None:
         images.append({"id": image_id, "file_name": picture.name, "width": width, "height": height})
         images[-1]["picture"] = target
         for result in instances_to_coco_json(instances, image_id):
-            result["category_id"] = classes.category_ids[result["category_id"]]
+            result["category_id"] = vocabulary.category_ids[result["category_id"]]
             results.append({**result, "file_name": picture.name})
-        counts = _count(instances.pred_classes.tolist(), classes.set_a)
-        items.append(GalleryItem(target, f"{picture.name}: {counts}"))
+        classes = instances.pred_classes.tolist()
+        found += classes
+        more = len(classes) - args.max_instances
+        left_out = f"; {more} more of lower scores not drawn" if more > 0 else ""
+        items.append(
+            GalleryItem(target, f"{picture.name}: {_count(classes, vocabulary)}{left_out}")
+        )
         progress.step()
 
-    categories = [{"id": i, "name": n} for i, n in zip(classes.category_ids, classes.names)]
-    content = {"images": images, "annotations": [], "categories": categories}
+    content = {"images": images, "annotations": [], "categories": _categories(vocabulary)}
     write_json(output / "images.json", content)
     write_json(output / "predictions.json", results)
-    class_of = {category: index for index, category in enumerate(classes.category_ids)}
-    found = _count([class_of[r["category_id"]] for r in results], classes.set_a)
-    _write_page(output / "index.html", args, cfg, items, found, classes.set_a is not None)
-    logger.info("%s in %d pictures: %s", found, len(images), output / "index.html")
-
-
-def find_inputs(paths: Sequence[str]) -> List[Path]:
-    """The images and videos that paths stand for: files as they are, folders by the images in them.
-
-    Returns:
-        Files in the given order, the images of a folder by name; each file once.
-
-    Raises:
-        ValueError: for a missing path, a folder without images, or a file of another kind.
-    """
-    files: List[Path] = []
-    for path in map(Path, paths):
-        if path.is_dir():
-            found = [
-                p
-                for p in sorted(path.iterdir())
-                if p.suffix.lower() in _IMAGES and not p.name.startswith(".") and p.is_file()
-            ]
-            if not found:
-                raise ValueError(f"the folder '{path}' holds no images ({', '.join(_IMAGES)})")
-            files += found
-        elif not path.exists():
-            raise ValueError(f"the input '{path}' does not exist")
-        elif path.suffix.lower() not in _IMAGES + _VIDEOS:
-            raise ValueError(
-                f"the input '{path}' is neither an image ({', '.join(_IMAGES)}) "
-                f"nor a video ({', '.join(_VIDEOS)})"
-            )
-        else:
-            files.append(path)
-    first: Dict[Path, Path] = {}
-    for file in files:
-        first.setdefault(file.resolve(), file)
-    return list(first.values())
-
-
-def count_pictures(files: Sequence[Path], frame_step: int) -> int:
-    """Make sure that every file can be decoded, and count the pictures in them.
-
-    One file that is corrupt would otherwise end a long run in its middle.
-
-    Returns:
-        The number of images and of frames to be used; for videos what their header says.
-
-    Raises:
-        ValueError: naming the files that cannot be decoded.
-    """
-    total, bad = 0, []
-    for file in files:
-        try:
-            if file.suffix.lower() in _VIDEOS:
-                total += _check_video(file, frame_step)
-            else:
-                _read_image(file)
-                total += 1
-        except ValueError as e:
-            bad.append(str(e))
-    if bad:
-        more = f" (and {len(bad) - 3} more files)" if len(bad) > 3 else ""
-        raise ValueError("; ".join(bad[:3]) + more)
-    return total
-
-
-def read_pictures(files: Sequence[Path], frame_step: int) -> Iterator[_Picture]:
-    """Decode images, and every ``frame_step``-th frame of videos, one after the other."""
-    for file in files:
-        if file.suffix.lower() not in _VIDEOS:
-            yield _Picture(str(file), file.stem, _read_image(file))
-            continue
-        for index, frame in _frames(file, frame_step):
-            yield _Picture(f"{file}#{index}", f"{file.stem}_{index:06d}", frame)
-
-
-def classes_of(cfg: CfgNode) -> Classes:
-    """Names and ids of the classes of a config's data set, and which of them are in set A.
-
-    The annotation file may be absent as long as the metadata know the classes.  Where they do not,
-    or where the model has another number of classes, classes are named by their index.
-
-    Raises:
-        ValueError: when the split does not fit the classes.
-    """
-    split = cfg.TEST.CLASS_SPLIT or cfg.DATASETS.MASK_CLASSES
-    num_classes = cfg.MODEL.ROI_HEADS.NUM_CLASSES
-    ids = list(range(num_classes))
-    data_sets = [*cfg.DATASETS.TEST, *cfg.DATASETS.TRAIN]
-    try:
-        names = _known_names(data_sets[0]) if data_sets else []
-    except (OSError, ValueError) as e:
-        logger.warning("Class names are not known: %s", e)
-        names = []
-    if len(names) != num_classes:
-        logger.warning(
-            "Classes are named by their index: the model has %d classes, the data set %d%s",
-            *(num_classes, len(names)),
-            "" if split == "all" else f"; nor are the sets of the split '{split}' told apart",
-        )
-        return Classes([str(i) for i in ids], ids, None)
-    to_index = MetadataCatalog.get(data_sets[0]).get("thing_dataset_id_to_contiguous_id") or {}
-    if sorted(to_index.values()) == ids:
-        ids = sorted(to_index, key=to_index.__getitem__)
-    if split == "all":
-        return Classes(names, ids, None)
-    return Classes(names, ids, frozenset(resolve_class_split(split, names).set_a))
+    counts = _count(found, vocabulary)
+    _write_page(output / "index.html", args, cfg, items, counts, vocabulary)
+    unused = given.keys() - {image["file_name"] for image in images}
+    if unused:
+        logger.warning("--boxes: no such frame: %s", ", ".join(sorted(unused)[:5]))
+    logger.info("%s in %d pictures: %s", counts, len(images), output / "index.html")
 
 
 def build_predictor(cfg: CfgNode) -> DefaultPredictor:
@@ -255,42 +196,50 @@ def build_predictor(cfg: CfgNode) -> DefaultPredictor:
         logger.warning("MODEL.WEIGHTS is empty: the weights are random, the predictions noise")
         return predictor
     with readable_checkpoint(cfg.MODEL.WEIGHTS):
-        DetectionCheckpointer(predictor.model).load(cfg.MODEL.WEIGHTS)
+        SafeCheckpointer(predictor.model).load(cfg.MODEL.WEIGHTS)
     return predictor
 
 
-def _known_names(data_set: str) -> List[str]:
-    return list(MetadataCatalog.get(data_set).get("thing_classes") or class_names_of(data_set))
+def _with_added_classes(
+    vocabulary: Vocabulary, args: argparse.Namespace
+) -> Tuple[Vocabulary, Dict[str, np.ndarray]]:
+    """The vocabulary with the classes of ``--add-class`` at its end, and their vectors by name."""
+    vectors: Dict[str, np.ndarray] = {}
+    for text in args.add_class:
+        name, _, path = (part.strip() for part in text.partition("="))
+        if not name or not path:
+            raise ValueError(f"--add-class '{text}': expected NAME=FILE.npy")
+        try:
+            vocabulary = vocabulary.with_class(name)
+            vectors[name] = read_class_vector(path)
+        except ValueError as e:
+            raise ValueError(f"--add-class: {e}") from e
+    if vectors and args.boxes is None:
+        raise ValueError(
+            f"--add-class needs --boxes: the detector has no box weights for "
+            f"'{next(iter(vectors))}' and cannot find it, so its boxes must be given"
+        )
+    return vocabulary, vectors
 
 
-def _read_image(path: Path) -> np.ndarray:
-    try:
-        return np.ascontiguousarray(read_image(str(path), format="BGR"))
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as e:
-        raise ValueError(f"cannot decode the image '{path}': {e}") from e
+def _warn_of_absent_classes(
+    given: Mapping[str, _Given], vocabulary: Vocabulary, source: str
+) -> None:
+    present = {index for pairs in given.values() for _, index in pairs}
+    absent = [vocabulary.names[i] for i in sorted(vocabulary.added - present)]
+    if absent:
+        logger.warning("--boxes '%s' has no box of the added %s", source, ", ".join(absent))
 
 
-def _check_video(path: Path, frame_step: int) -> int:
-    if next(_frames(path, 1), None) is None:
-        raise ValueError(f"cannot decode the video '{path}': it has no readable frame")
-    capture = cv2.VideoCapture(str(path))
-    frames = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
-    capture.release()
-    return 1 + max(frames - 1, 0) // frame_step
-
-
-def _frames(path: Path, step: int) -> Iterator[Tuple[int, np.ndarray]]:
-    capture = cv2.VideoCapture(str(path))
-    try:
-        index = 0
-        while capture.grab():
-            if index % step == 0:
-                decoded, frame = capture.retrieve()
-                if decoded:
-                    yield index, frame
-            index += 1
-    finally:
-        capture.release()
+def _predict(predictor: DefaultPredictor, image: np.ndarray, given: _Given) -> Instances:
+    """What the detector finds, and masks for the given boxes."""
+    instances = predictor(image)["instances"].to("cpu")
+    if not given:
+        return instances
+    boxes = np.array([box.box for box, _ in given])
+    masked = predict_masks(predictor, image, boxes, [index for _, index in given])
+    masked.scores = torch.tensor([box.score for box, _ in given])
+    return Instances.cat([instances, masked])
 
 
 def _unused(stem: str, used: Set[str]) -> str:
@@ -303,12 +252,26 @@ def _unused(stem: str, used: Set[str]) -> str:
     return name
 
 
-def _count(classes: Sequence[int], set_a: Optional[FrozenSet[int]]) -> str:
+def _count(classes: Sequence[int], vocabulary: Vocabulary) -> str:
     text = f"{len(classes)} instance{'' if len(classes) == 1 else 's'}"
-    if set_a is None or not classes:
-        return text
-    in_a = sum(c in set_a for c in classes)
-    return f"{text} ({in_a} of set A, {len(classes) - in_a} of set B)"
+    kinds = Counter(kind_of(c, vocabulary.set_a, vocabulary.added) for c in classes)
+    parts = []
+    if kinds and vocabulary.set_a is not None:
+        parts = [f"{kinds['A']} of set A", f"{kinds['B']} of set B"]
+    if kinds["new"]:
+        parts.append(f"{kinds['new']} of added classes")
+    return text + (f" ({', '.join(parts)})" if parts else "")
+
+
+def _categories(vocabulary: Vocabulary) -> List[Dict[str, Any]]:
+    categories: List[Dict[str, Any]] = []
+    for id_, name, shown in zip(
+        vocabulary.category_ids, vocabulary.names, vocabulary.display_names
+    ):
+        categories.append({"id": id_, "name": name})
+        if shown != name:
+            categories[-1]["display_name"] = shown
+    return categories
 
 
 def _write_page(
@@ -316,16 +279,24 @@ def _write_page(
     args: argparse.Namespace,
     cfg: CfgNode,
     items: Sequence[GalleryItem],
-    found: str,
-    with_sets: bool,
+    counts: str,
+    vocabulary: Vocabulary,
 ) -> None:
     split = cfg.TEST.CLASS_SPLIT or cfg.DATASETS.MASK_CLASSES
     intro = (
-        f"{found} with a score of at least {args.threshold:g} in {len(items)} pictures.\n\n"
+        f"{counts} with a score of at least {args.threshold:g} in {len(items)} pictures.\n\n"
         f"Config: {args.config_file}. Weights: {cfg.MODEL.WEIGHTS or 'random'}. "
         f"Class split: {split}."
     )
-    write_gallery(path, "Predictions", intro, items, with_sets=with_sets)
+    if args.classes is not None:
+        intro += f" Classes: {args.classes}."
+    if args.boxes is not None:
+        intro += f"\n\nThe detector's own boxes, and those of {args.boxes}."
+    if vocabulary.added:
+        names = ", ".join(vocabulary.names[i] for i in sorted(vocabulary.added))
+        intro += f" Added classes, whose boxes were all given: {names}."
+    with_sets, with_added = vocabulary.set_a is not None, bool(vocabulary.added)
+    write_gallery(path, "Predictions", intro, items, with_sets=with_sets, with_added=with_added)
 
 
 class _Progress:

@@ -15,14 +15,8 @@ from tabulate import tabulate
 
 from ..data.splits import resolve_class_split
 from ..files import read_json
-from ..visualization import (
-    GalleryItem,
-    draw_ground_truth,
-    draw_instances,
-    save_picture,
-    side_by_side,
-    write_gallery,
-)
+from ..gallery import GalleryItem, write_gallery
+from ..visualization import draw_ground_truth, draw_instances, save_picture, side_by_side
 from .rows import Row
 
 logger = logging.getLogger(__name__)

@@ -1,0 +1,135 @@
+"""Images, folders of images and videos as one sequence of pictures."""
+
+from pathlib import Path
+from typing import Dict, Iterator, List, NamedTuple, Sequence, Tuple
+
+import cv2
+import numpy as np
+from detectron2.data.detection_utils import read_image
+from PIL import Image
+
+_IMAGES = (".bmp", ".gif", ".jfif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
+_VIDEOS = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm", ".wmv")
+
+
+class Picture(NamedTuple):
+    """An image, or a frame of a video."""
+
+    name: str  # as in the results: the path as given, with "#<frame>" for frames
+    stem: str  # of the file to write
+    image: np.ndarray  # (H, W, 3) uint8, BGR
+
+
+def find_inputs(paths: Sequence[str]) -> List[Path]:
+    """The images and videos that paths stand for: files as they are, folders by the images in them.
+
+    Returns:
+        Files in the given order, the images of a folder by name; each file once.
+
+    Raises:
+        ValueError: for a missing path, a folder without images, or a file of another kind.
+    """
+    files: List[Path] = []
+    for path in map(Path, paths):
+        if path.is_dir():
+            found = [
+                p
+                for p in sorted(path.iterdir())
+                if p.suffix.lower() in _IMAGES and not p.name.startswith(".") and p.is_file()
+            ]
+            if not found:
+                raise ValueError(f"the folder '{path}' holds no images ({', '.join(_IMAGES)})")
+            files += found
+        elif not path.exists():
+            raise ValueError(f"the input '{path}' does not exist")
+        elif path.suffix.lower() not in _IMAGES + _VIDEOS:
+            raise ValueError(
+                f"the input '{path}' is neither an image ({', '.join(_IMAGES)}) "
+                f"nor a video ({', '.join(_VIDEOS)})"
+            )
+        else:
+            files.append(path)
+    first: Dict[Path, Path] = {}
+    for file in files:
+        first.setdefault(file.resolve(), file)
+    return list(first.values())
+
+
+def count_pictures(files: Sequence[Path], frame_step: int) -> int:
+    """Make sure that every file can be decoded, and count the pictures in them.
+
+    One file that is corrupt would otherwise end a long run in its middle.
+
+    Returns:
+        The number of images and of frames to be used; for videos what their header says.
+
+    Raises:
+        ValueError: naming the files that cannot be decoded.
+    """
+    total, bad = 0, []
+    for file in files:
+        try:
+            if file.suffix.lower() in _VIDEOS:
+                total += _check_video(file, frame_step)
+            else:
+                _read_image(file)
+                total += 1
+        except ValueError as e:
+            bad.append(str(e))
+    if bad:
+        more = f" (and {len(bad) - 3} more files)" if len(bad) > 3 else ""
+        raise ValueError("; ".join(bad[:3]) + more)
+    return total
+
+
+def read_pictures(files: Sequence[Path], frame_step: int) -> Iterator[Picture]:
+    """Decode images, and every ``frame_step``-th frame of videos, one after the other."""
+    for file in files:
+        if file.suffix.lower() not in _VIDEOS:
+            yield Picture(str(file), file.stem, _read_image(file))
+            continue
+        for index, frame in _frames(file, frame_step):
+            yield Picture(f"{file}#{index}", f"{file.stem}_{index:06d}", frame)
+
+
+def size_of(file: Path) -> Tuple[int, int]:
+    """Height and width of an image, or of the frames of a video.
+
+    Raises:
+        ValueError: when it cannot be decoded.
+    """
+    if file.suffix.lower() not in _VIDEOS:
+        return _read_image(file).shape[:2]
+    _, frame = next(_frames(file, 1), (0, None))
+    if frame is None:
+        raise ValueError(f"cannot decode the video '{file}': it has no readable frame")
+    return frame.shape[:2]
+
+
+def _read_image(path: Path) -> np.ndarray:
+    try:
+        return np.ascontiguousarray(read_image(str(path), format="BGR"))
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as e:
+        raise ValueError(f"cannot decode the image '{path}': {e}") from e
+
+
+def _check_video(path: Path, frame_step: int) -> int:
+    size_of(path)  # decodes a frame
+    capture = cv2.VideoCapture(str(path))
+    frames = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
+    capture.release()
+    return 1 + max(frames - 1, 0) // frame_step
+
+
+def _frames(path: Path, step: int) -> Iterator[Tuple[int, np.ndarray]]:
+    capture = cv2.VideoCapture(str(path))
+    try:
+        index = 0
+        while capture.grab():
+            if index % step == 0:
+                decoded, frame = capture.retrieve()
+                if decoded:
+                    yield index, frame
+            index += 1
+    finally:
+        capture.release()
