@@ -13,9 +13,8 @@ from random import Random
 from typing import Any, Callable, Dict, List, Optional, Tuple
 
 from . import __version__
-from .data.json_stream import written_atomically
 from .data.vg_prepare import prepare_visual_genome
-from .files import PathLike
+from .files import PathLike, written_atomically
 from .measuring import FreshProcess, OutOfMemoryError, peak_resident, processor_name
 
 logger = logging.getLogger(__name__)

@@ -1,12 +1,41 @@
 """Files that are either complete or not there."""
 
+import contextlib
 import json
 import os
 import tempfile
 from pathlib import Path
-from typing import Any, Union
+from typing import IO, Any, Iterator, Union
 
 PathLike = Union[str, Path]
+
+
+@contextlib.contextmanager
+def written_atomically(path: PathLike, mode: str = "w") -> Iterator[IO[Any]]:
+    """A file to write, under a temporary name until the block ends without an error.
+
+    Args:
+        path: of the file; its folder is made.
+        mode: "w" (text, UTF-8) or "wb".
+
+    Raises:
+        OSError: when the file cannot be written; the message names it.
+    """
+    path = Path(path)
+    temporary = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        with os.fdopen(descriptor, mode, encoding=None if "b" in mode else "utf-8") as f:
+            yield f
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except BaseException as e:
+        if temporary is not None and os.path.exists(temporary):
+            os.unlink(temporary)
+        if isinstance(e, OSError) and e.strerror:
+            raise OSError(f"cannot write '{path}': {e.strerror}") from e
+        raise
 
 
 def write_text(path: PathLike, text: str) -> None:
@@ -15,22 +44,8 @@ def write_text(path: PathLike, text: str) -> None:
     Raises:
         OSError: when the folder cannot be written; the message names the file.
     """
-    path = Path(path)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    except OSError as e:
-        raise OSError(f"cannot write '{path}': {e.strerror or e}") from e
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as f:
-            f.write(text)
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException as e:
-        os.unlink(temporary)
-        if isinstance(e, OSError):
-            raise OSError(f"cannot write '{path}': {e.strerror or e}") from e
-        raise
+    with written_atomically(path) as f:
+        f.write(text)
 
 
 def write_json(path: PathLike, content: Any) -> None:

@@ -1,5 +1,6 @@
 """detectron2's checkpointer for files from elsewhere: it reads weights and runs no code."""
 
+import importlib
 import logging
 import pickle
 import tarfile
@@ -9,6 +10,7 @@ from typing import Any, Dict
 import torch
 from detectron2.checkpoint import DetectionCheckpointer
 
+from .files import PathLike
 from .safe_pickle import load_pickle
 
 logger = logging.getLogger(__name__)
@@ -58,6 +60,29 @@ def load_tensors(path: str) -> Any:
     except Exception as e:  # corrupt bytes give errors of any kind
         reason = str(e).strip().splitlines() or [type(e).__name__]
         raise ValueError(f"'{path}' is not a valid checkpoint: {reason[0]}") from e
+
+
+def read_state_dict(path: PathLike, key: str) -> Dict[str, torch.Tensor]:
+    """Read a file of initial weights: a dict of tensors, and nothing else.
+
+    Args:
+        path: of ``torch.save``, or a .safetensors file.
+        key: the config key that names the file, for messages.
+
+    Raises:
+        ValueError: for anything else; the message names key and file.
+    """
+    try:
+        if str(path).endswith(".safetensors"):
+            state = importlib.import_module("safetensors.torch").load_file(str(path))
+        else:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as e:  # damaged files raise errors of any kind
+        reason = (str(e) or type(e).__name__).splitlines()[0]
+        raise ValueError(f"{key}: cannot read '{path}': {reason}") from e
+    if not isinstance(state, dict) or not all(torch.is_tensor(x) for x in state.values()):
+        raise ValueError(f"{key}: '{path}' is not a state dict, that is, a dict of tensors alone")
+    return state
 
 
 def _is_torchscript(path: str) -> bool:

@@ -17,6 +17,8 @@ from detectron2.modeling import BACKBONE_REGISTRY, Backbone
 from detectron2.modeling.backbone.fpn import FPN, LastLevelMaxPool
 from torch import nn
 
+from .safe_checkpointer import read_state_dict
+
 logger = logging.getLogger(__name__)
 
 StateDict = Dict[str, torch.Tensor]
@@ -275,19 +277,7 @@ def _load_weights(body: nn.Module, source: str, name: str, in_channels: int) -> 
 def _read_state_dict(path: Path) -> StateDict:
     if not path.is_file():
         raise ValueError(f"MODEL.TIMM.WEIGHTS: the file '{path}' does not exist")
-    try:
-        if path.suffix == ".safetensors":
-            state = importlib.import_module("safetensors.torch").load_file(str(path))
-        else:
-            state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as e:  # damaged files raise errors of any kind
-        reason = (str(e) or type(e).__name__).splitlines()[0]
-        raise ValueError(f"MODEL.TIMM.WEIGHTS: cannot read '{path}': {reason}") from e
-    if not isinstance(state, dict) or not all(torch.is_tensor(x) for x in state.values()):
-        raise ValueError(
-            f"MODEL.TIMM.WEIGHTS: '{path}' is not a state dict, that is, a dict of tensors alone"
-        )
-    return state
+    return read_state_dict(path, "MODEL.TIMM.WEIGHTS")
 
 
 def _read_package(source: str, name: str) -> StateDict:

@@ -1,5 +1,7 @@
 """Small models and comparisons that several test files use."""
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any, Dict, List
 
@@ -28,6 +30,18 @@ def shapes_config(name: str, output: Path, *opts: Any) -> CfgNode:
     """A config of configs/shapes with tiny layers; Shapes must be registered."""
     return load_config(
         str(CONFIGS / "shapes" / f"{name}.yaml"), [*TINY, "OUTPUT_DIR", str(output), *opts]
+    )
+
+
+def run_in_foreign_project(script: str, folder: Path) -> "subprocess.CompletedProcess[str]":
+    """Run a Python script in a fresh interpreter and an empty folder, with our package in reach."""
+    return subprocess.run(
+        [sys.executable, "-c", script],
+        cwd=folder,
+        env={"PYTHONPATH": str(CONFIGS.parent), "PATH": "", "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
     )
 
 

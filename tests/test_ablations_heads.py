@@ -1,7 +1,5 @@
 """Mask heads and RoI heads of the ablations, built by their registry names."""
 
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any, Dict, Iterator, List
 
@@ -12,6 +10,7 @@ from detectron2.layers import ShapeSpec
 from detectron2.modeling.roi_heads import build_mask_head, build_roi_heads
 from detectron2.structures import BitMasks, Boxes, ImageList, Instances
 from detectron2.utils.events import EventStorage
+from helpers import run_in_foreign_project
 
 from seg_every_thing.ablations import (
     AblationRes5ROIHeads,
@@ -301,14 +300,6 @@ print(*first)
 
 
 def test_in_a_foreign_project(tmp_path: Path) -> None:
-    root = Path(__file__).resolve().parents[1]
-    done = subprocess.run(
-        [sys.executable, "-c", FOREIGN],
-        cwd=tmp_path,
-        env={"PYTHONPATH": str(root), "PATH": "", "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = run_in_foreign_project(FOREIGN, tmp_path)
     wanted = "loss_box_reg loss_cls loss_mask loss_rpn_cls loss_rpn_loc"
     assert done.stdout.strip() == wanted, done.stderr[-2000:]

@@ -5,13 +5,14 @@ from typing import Any, Callable, Dict
 
 import pytest
 import torch
-from detectron2.config import CfgNode, get_cfg
+from detectron2.config import CfgNode
 from detectron2.layers import Conv2d, FrozenBatchNorm2d
 from detectron2.modeling import build_model
+from fcn_helpers import fcn_config
 from torch import nn
 from torch.nn import functional as F
 
-from seg_every_thing.semantic import add_semantic_config, rarefy, shift_and_stitch
+from seg_every_thing.semantic import rarefy, shift_and_stitch
 from seg_every_thing.semantic.dense_inference import rarefied_kernel
 from seg_every_thing.semantic.dense_segmentor import dense_segmentor
 
@@ -158,16 +159,7 @@ def test_layers_that_cannot_be_converted(layer: nn.Module, message: str) -> None
 
 
 def config(mode: str, stride: int = 32, **vgg: Any) -> CfgNode:
-    cfg = get_cfg()
-    add_semantic_config(cfg)
-    cfg.MODEL.DEVICE = "cpu"
-    cfg.MODEL.META_ARCHITECTURE = "DenseSemanticSegmentor"
-    cfg.MODEL.BACKBONE.NAME = "build_vgg16_fcn_backbone"
-    cfg.MODEL.BACKBONE.FREEZE_AT = 0
-    cfg.MODEL.SEM_SEG_HEAD.NAME = "FCNHead"
-    cfg.MODEL.SEM_SEG_HEAD.IN_FEATURES = ["pool3", "pool4", "fc7"]
-    cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES = 2
-    cfg.MODEL.SEM_SEG_HEAD.FCN.STRIDE = stride
+    cfg = fcn_config(stride, 2, "DenseSemanticSegmentor")
     cfg.MODEL.SEM_SEG_HEAD.FCN.DENSE_INFERENCE = mode
     small: Dict[str, Any] = {
         "CHANNELS": (4,) * 5,

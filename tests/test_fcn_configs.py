@@ -2,8 +2,6 @@
 
 import itertools
 import re
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any, List
 
@@ -13,7 +11,7 @@ from detectron2.config import CfgNode, get_cfg
 from detectron2.modeling import build_model
 from detectron2.solver import build_optimizer
 from detectron2.utils.events import EventStorage
-from helpers import CONFIGS
+from helpers import CONFIGS, run_in_foreign_project
 
 from seg_every_thing import add_seg_every_thing_config
 from seg_every_thing.semantic import add_semantic_config
@@ -169,12 +167,5 @@ print(shape)
 
 
 def test_foreign_project_by_registry_name_alone(tmp_path: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", FOREIGN],
-        cwd=tmp_path,
-        env={"PYTHONPATH": str(CONFIGS.parent), "PATH": "", "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = run_in_foreign_project(FOREIGN, tmp_path)
     assert done.stdout.strip() == "(54, 40, 50)", done.stderr[-2000:]

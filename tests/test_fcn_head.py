@@ -9,6 +9,7 @@ from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.config import CfgNode, get_cfg
 from detectron2.layers import ShapeSpec
 from detectron2.modeling import build_model
+from fcn_helpers import fcn_config
 from torch import nn
 from torch.nn import functional as F
 
@@ -49,16 +50,7 @@ def filled(module: FCNHead) -> FCNHead:
 
 
 def segmentor(stride: int, **vgg: Any) -> Tuple[CfgNode, nn.Module]:
-    cfg = get_cfg()
-    add_semantic_config(cfg)
-    cfg.MODEL.DEVICE = "cpu"
-    cfg.MODEL.META_ARCHITECTURE = "SemanticSegmentor"
-    cfg.MODEL.BACKBONE.NAME = "build_vgg16_fcn_backbone"
-    cfg.MODEL.BACKBONE.FREEZE_AT = 0
-    cfg.MODEL.SEM_SEG_HEAD.NAME = "FCNHead"
-    cfg.MODEL.SEM_SEG_HEAD.IN_FEATURES = ["pool3", "pool4", "fc7"]
-    cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES = 3
-    cfg.MODEL.SEM_SEG_HEAD.FCN.STRIDE = stride
+    cfg = fcn_config(stride, 3)
     cfg.MODEL.VGG.CHANNELS, cfg.MODEL.VGG.FC_DIM = (2, 2, 3, 3, 4), 5
     cfg.MODEL.VGG.merge_from_other_cfg(CfgNode(vgg))
     return cfg, build_model(cfg)

@@ -9,13 +9,12 @@ import numpy as np
 import pytest
 import torch
 from conftest import unregister
-from detectron2.config import CfgNode, get_cfg
+from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, DatasetMapper, MetadataCatalog
 from detectron2.data import build_detection_train_loader as build_loader
 from detectron2.engine import DefaultTrainer
 from detectron2.evaluation import SemSegEvaluator
-
-from seg_every_thing.semantic import add_semantic_config
+from fcn_helpers import fcn_config
 
 NAME = "test_colours_sem_seg"
 VOID = 255
@@ -58,20 +57,11 @@ def colours(tmp_path: Path) -> Iterator[str]:
 
 
 def config(output: Path, stride: int, iterations: int) -> CfgNode:
-    cfg = get_cfg()
-    add_semantic_config(cfg)
-    cfg.MODEL.DEVICE = "cpu"
-    cfg.MODEL.META_ARCHITECTURE = "SemanticSegmentor"
-    cfg.MODEL.BACKBONE.NAME = "build_vgg16_fcn_backbone"
-    cfg.MODEL.BACKBONE.FREEZE_AT = 0
+    cfg = fcn_config(stride, 2)
     cfg.MODEL.PIXEL_STD = [60.0, 60.0, 60.0]
     cfg.MODEL.VGG.NUM_CONVS, cfg.MODEL.VGG.CHANNELS = (1, 1, 1, 1, 1), (8, 8, 8, 16, 16)
     cfg.MODEL.VGG.FC_DIM, cfg.MODEL.VGG.FC6_KERNEL = 16, 3
     cfg.MODEL.VGG.NORM = "BN"
-    cfg.MODEL.SEM_SEG_HEAD.NAME = "FCNHead"
-    cfg.MODEL.SEM_SEG_HEAD.IN_FEATURES = ["pool3", "pool4", "fc7"]
-    cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES = 2
-    cfg.MODEL.SEM_SEG_HEAD.FCN.STRIDE = stride
     cfg.DATASETS.TRAIN = cfg.DATASETS.TEST = (NAME,)
     cfg.DATALOADER.NUM_WORKERS = 0
     cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS = False

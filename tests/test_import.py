@@ -1,10 +1,8 @@
 """Importing the package into a foreign script adds the heads and changes nothing else."""
 
-import subprocess
-import sys
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
+from helpers import run_in_foreign_project
 
 SCRIPT = """
 import importlib, logging, random, warnings
@@ -57,13 +55,6 @@ print("unchanged")
 
 
 def test_import_changes_nothing_else(tmp_path: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", SCRIPT],
-        cwd=tmp_path,
-        env={"PYTHONPATH": str(ROOT), "PATH": "", "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = run_in_foreign_project(SCRIPT, tmp_path)
     assert done.stdout.strip() == "unchanged", done.stderr[-2000:]
     assert not list(tmp_path.iterdir())

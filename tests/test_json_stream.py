@@ -9,12 +9,8 @@ from typing import Any, Dict, List
 import pytest
 
 from seg_every_thing.data import json_stream
-from seg_every_thing.data.json_stream import (
-    MemberWriter,
-    iter_array,
-    iter_members,
-    written_atomically,
-)
+from seg_every_thing.data.json_stream import MemberWriter, iter_array, iter_members
+from seg_every_thing.files import written_atomically
 
 TRICKY: List[Any] = [
     {"a": [1, -2.5e-3, 1e10, 12345678901234567890], "b": None, "c": [True, False]},

@@ -116,7 +116,7 @@ def test_figure_3_is_the_relative_gain_on_set_b(tmp_path: Path) -> None:
     points = figure_3(SHAPES, found, [0, 1], masks)
     assert [p["relative_gain"] for p in points] == [pytest.approx(25.0), None]
     assert points[0]["num_classes"] == 12 and points[0]["masks_per_class"] == 50
-    line = figure_3_table(points, spread).splitlines()[-1]
+    line = figure_3_table(points).splitlines()[-1]
     assert [x.strip() for x in line.split("|")[1:4]] == ["12", "2", "50.0 ± 0.0"]
     plot_figure_3(points, tmp_path / "plots" / "figure.png")
     assert (tmp_path / "plots" / "figure.png").stat().st_size > 5000

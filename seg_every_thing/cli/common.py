@@ -2,8 +2,9 @@
 
 import argparse
 import os
+from functools import partial
 from pathlib import Path
-from typing import List, Optional
+from typing import Callable, List, Optional
 
 import torch
 import yaml
@@ -25,6 +26,35 @@ def add_config_arguments(parser: argparse.ArgumentParser) -> None:
         default=[],
         metavar="KEY VALUE",
         help="config overrides; must come last",
+    )
+
+
+def add_shapes_study_arguments(parser: argparse.ArgumentParser, jobs: int) -> None:
+    """Add what commands that train rows on Shapes share; ``jobs`` is the default of ``--jobs``."""
+    parser.add_argument(
+        "--jobs", type=int, default=jobs, help="rows of Shapes that train at the same time"
+    )
+    parser.add_argument(
+        "--data-root", type=Path, metavar="DIR", help="where Shapes is drawn; default OUTPUT/data"
+    )
+    parser.add_argument("--num-train", type=int, default=1500, help="training images to draw")
+    parser.add_argument("--num-val", type=int, default=300, help="validation images to draw")
+    parser.add_argument(
+        "--opts",
+        nargs=argparse.REMAINDER,
+        default=[],
+        metavar="KEY VALUE",
+        help="config overrides for every row; must come last",
+    )
+
+
+def shapes_registration(args: argparse.Namespace) -> Callable[[], None]:
+    """What draws and registers Shapes as :func:`add_shapes_study_arguments` was told; picklable."""
+    return partial(
+        register_shapes,
+        args.data_root or args.output / "data",
+        num_train=args.num_train,
+        num_val=args.num_val,
     )
 
 

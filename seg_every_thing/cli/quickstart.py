@@ -4,13 +4,11 @@ import argparse
 import logging
 import os
 import time
-from functools import partial
 from pathlib import Path
 from typing import Any, Dict
 
 from detectron2.data import MetadataCatalog
 
-from ..data.shapes import register_shapes
 from ..data.splits import resolve_class_split
 from ..files import write_json
 from ..study.overlap import overlap_metrics
@@ -18,6 +16,7 @@ from ..study.report import recovery, table_rows, text_table, write_comparison_ga
 from ..study.runner import Run, StudyRunner
 from ..study.stages import metric_names, versions
 from ..study.suites import QUICKSTART_ROWS, SHAPES
+from .common import add_shapes_study_arguments, shapes_registration
 
 HELP = "train and compare class-agnostic, Mask^X and fully supervised masks on Shapes"
 
@@ -30,21 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of the command."""
     parser.add_argument("--output", type=Path, default=Path("output/demo"), metavar="DIR")
     parser.add_argument("--seed", type=int, default=0, help="of training (the data stay the same)")
-    parser.add_argument(
-        "--data-root", type=Path, metavar="DIR", help="where Shapes is drawn; default OUTPUT/data"
-    )
-    parser.add_argument("--num-train", type=int, default=1500, help="training images to draw")
-    parser.add_argument("--num-val", type=int, default=300, help="validation images to draw")
-    parser.add_argument(
-        "--jobs", type=int, default=len(QUICKSTART_ROWS), help="rows that train at the same time"
-    )
-    parser.add_argument(
-        "--opts",
-        nargs=argparse.REMAINDER,
-        default=[],
-        metavar="KEY VALUE",
-        help="config overrides for every row; must come last",
-    )
+    add_shapes_study_arguments(parser, jobs=len(QUICKSTART_ROWS))
 
 
 def run(args: argparse.Namespace) -> None:
@@ -52,13 +37,7 @@ def run(args: argparse.Namespace) -> None:
     if args.seed < 0 or args.jobs < 1:
         raise ValueError(f"--seed must be >= 0 and --jobs >= 1, got {args.seed} and {args.jobs}")
     start = time.perf_counter()
-    register_data = partial(
-        register_shapes,
-        args.data_root or args.output / "data",
-        num_train=args.num_train,
-        num_val=args.num_val,
-    )
-    runner = StudyRunner(SHAPES, args.output, register_data, args.opts)
+    runner = StudyRunner(SHAPES, args.output, shapes_registration(args), args.opts)
     detector = runner.train_detector_here(args.seed)
     runs = [Run(row, _SPLIT, args.seed) for row in QUICKSTART_ROWS]
     by_run = runner.train(runs, args.jobs)

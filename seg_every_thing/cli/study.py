@@ -7,15 +7,15 @@ import sys
 import time
 from functools import partial
 from pathlib import Path
-from typing import Any, Callable, Dict, List, Sequence
+from typing import Any, List, Sequence
 
-from ..data.shapes import register_shapes
 from ..files import make_output_dir
 from ..study.commands import command_of, run_commands
 from ..study.results import runs_of
-from ..study.runner import Run, StudyRunner
+from ..study.runner import Run, StudyRunner, row_differences
 from ..study.suites import SUITES, Suite
 from ..study.summary import write_summary
+from .common import add_shapes_study_arguments, shapes_registration
 
 HELP = "run the paper's tables and figure, with seeds and spreads"
 
@@ -36,21 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--output", type=Path, default=Path("output/study"), metavar="DIR")
     parser.add_argument("--dry-run", action="store_true", help="print the commands, run nothing")
     parser.add_argument("--num-gpus", type=int, default=8, help="for the suite coco")
-    parser.add_argument(
-        "--jobs", type=int, default=os.cpu_count() or 1, help="rows at a time, for the suite shapes"
-    )
-    parser.add_argument(
-        "--data-root", type=Path, metavar="DIR", help="where Shapes is drawn; default OUTPUT/data"
-    )
-    parser.add_argument("--num-train", type=int, default=1500, help="images of Shapes to train on")
-    parser.add_argument("--num-val", type=int, default=300, help="images of Shapes to test on")
-    parser.add_argument(
-        "--opts",
-        nargs=argparse.REMAINDER,
-        default=[],
-        metavar="KEY VALUE",
-        help="config overrides for every row; must come last",
-    )
+    add_shapes_study_arguments(parser, jobs=os.cpu_count() or 1)
 
 
 def run(args: argparse.Namespace) -> None:
@@ -65,51 +51,22 @@ def run(args: argparse.Namespace) -> None:
         _print_commands(suite, runs, args)
         return
     start = time.perf_counter()
-    if suite.detector is None:
-        _run_on_gpus(suite, tables, seeds, runs, args, start)
-        return
-    register_data = partial(
-        register_shapes,
-        args.data_root or args.output / "data",
-        num_train=args.num_train,
-        num_val=args.num_val,
-    )
-    runner = StudyRunner(suite, args.output, register_data, args.opts)
-    for one in runs:
-        runner.differences(one)  # a comparison that is not fair must not cost hours first
-    records = runner.train(runs, args.jobs)
-    _report(suite, tables, seeds, runs, records, runner.differences, args.output, start)
-
-
-def _run_on_gpus(
-    suite: Suite,
-    tables: Sequence[str],
-    seeds: Sequence[int],
-    runs: Sequence[Run],
-    args: argparse.Namespace,
-    start: float,
-) -> None:
     output = make_output_dir(args.output).resolve()
-    records = run_commands(suite, runs, output, args.num_gpus, args.opts)
-    _report(suite, tables, seeds, runs, records, lambda _: {}, output, start)
-
-
-def _report(
-    suite: Suite,
-    tables: Sequence[str],
-    seeds: Sequence[int],
-    runs: Sequence[Run],
-    records: Dict[str, Dict[str, Any]],
-    differences: Callable[[Run], Dict[str, Any]],
-    output: Path,
-    start: float,
-) -> None:
-    data_set = {"shapes": "shapes_train", "coco": "coco_2017_train"}[suite.name]
+    runner = None
+    if suite.detector is not None:
+        runner = StudyRunner(suite, output, shapes_registration(args), args.opts)
+    differences = partial(row_differences, suite, overrides=args.opts)
+    for one in runs:
+        differences(one)  # a comparison that is not fair must not cost hours first
+    if runner is not None:
+        records = runner.train(runs, args.jobs)
+    else:
+        records = run_commands(suite, runs, output, args.num_gpus, args.opts)
     write_summary(
-        *(suite, tables, seeds, runs, records, differences, data_set, output),
+        *(suite, tables, seeds, runs, records, differences, output),
         wall_seconds=time.perf_counter() - start,
     )
-    logger.info("Tables: %s", os.path.abspath(output / "tables.md"))
+    logger.info("Tables: %s", output / "tables.md")
     failed = {name: r["error"] for name, r in records.items() if "error" in r}
     if failed:
         name, error = next(iter(failed.items()))
@@ -118,7 +75,8 @@ def _report(
 
 def _chosen_tables(suite: Suite, names: Any) -> List[str]:
     known = [*suite.tables, "fig3"]
-    of_the_paper = [name for name in known if not name.startswith("mask_rcnn_")]
+    # Tables without sets A and B are not of this paper.
+    of_the_paper = [name for name in known if name == "fig3" or not suite.tables[name].metrics]
     chosen = of_the_paper if names is None else [name.strip() for name in names.split(",")]
     unknown = [name for name in chosen if name not in known]
     if unknown:

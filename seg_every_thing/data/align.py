@@ -7,8 +7,8 @@ from collections import Counter, defaultdict
 from pathlib import Path
 from typing import Any, Callable, Dict, Iterator, List, Mapping, NamedTuple, Optional, Tuple
 
-from ..files import PathLike, read_json, write_json
-from .json_stream import MemberWriter, encode, iter_members, written_atomically
+from ..files import PathLike, read_json, write_json, written_atomically
+from .json_stream import MemberWriter, encode, iter_members
 from .vg_classes import display_name
 
 logger = logging.getLogger(__name__)

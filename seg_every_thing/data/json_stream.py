@@ -10,11 +10,11 @@ import contextlib
 import json
 import os
 import re
-import tempfile
 import zipfile
 import zlib
 from pathlib import Path
 from typing import (
+    IO,
     Any,
     BinaryIO,
     Collection,
@@ -23,7 +23,6 @@ from typing import (
     List,
     NoReturn,
     Optional,
-    TextIO,
     Tuple,
 )
 
@@ -208,34 +207,10 @@ def _only_json_of(path: PathLike, archive: zipfile.ZipFile) -> zipfile.ZipInfo:
     return members[0]
 
 
-@contextlib.contextmanager
-def written_atomically(path: PathLike) -> Iterator[TextIO]:
-    """A text file to write, under a temporary name until the block ends without an error.
-
-    Raises:
-        OSError: when the file cannot be written; the message names it.
-    """
-    path = Path(path)
-    temporary = None
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-        with os.fdopen(descriptor, "w", encoding="utf-8") as f:
-            yield f
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException as e:
-        if temporary is not None and os.path.exists(temporary):
-            os.unlink(temporary)
-        if isinstance(e, OSError) and e.strerror:
-            raise OSError(f"cannot write '{path}': {e.strerror}") from e
-        raise
-
-
 class MemberWriter:
     """Writes one JSON object, its lists bit by bit."""
 
-    def __init__(self, file: TextIO) -> None:
+    def __init__(self, file: IO[str]) -> None:
         """
         Args:
             file: an open text file.

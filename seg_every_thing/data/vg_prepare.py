@@ -27,8 +27,8 @@ from typing import (
 
 import numpy as np
 
-from ..files import PathLike, make_output_dir, write_json, write_text
-from .json_stream import MemberWriter, encode, iter_array, written_atomically
+from ..files import PathLike, make_output_dir, write_json, write_text, written_atomically
+from .json_stream import MemberWriter, encode, iter_array
 from .vg_classes import VGClass, as_categories, joint_classes, rank_synsets, ties_at
 from .vg_images import SPLITS, VGImage, coco_val_ids_for, read_images, split_images
 

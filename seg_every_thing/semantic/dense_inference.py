@@ -154,14 +154,18 @@ def _dilated(
     return _DilatedAvgPool(kernel, step, padding), stride
 
 
-class _DilatedMaxPool(nn.Module):
-    """Max-pooling of stride 1.  torch's own limits the padding to half of the undilated kernel."""
+class _DilatedPool(nn.Module):
+    """Pooling of stride 1."""
 
     def __init__(
         self, kernel: Tuple[int, int], dilation: Tuple[int, int], padding: Tuple[int, int]
     ) -> None:
         super().__init__()
         self.kernel, self.dilation, self.padding = kernel, dilation, padding
+
+
+class _DilatedMaxPool(_DilatedPool):
+    """Max-pooling.  torch's own limits the padding to half of the undilated kernel."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(N, C, H, W) -> (N, C, H', W')."""
@@ -170,14 +174,8 @@ class _DilatedMaxPool(nn.Module):
         return F.max_pool2d(x, self.kernel, stride=1, dilation=self.dilation)
 
 
-class _DilatedAvgPool(nn.Module):
-    """Average pooling of stride 1 with dilation, as a convolution of each channel."""
-
-    def __init__(
-        self, kernel: Tuple[int, int], dilation: Tuple[int, int], padding: Tuple[int, int]
-    ) -> None:
-        super().__init__()
-        self.kernel, self.dilation, self.padding = kernel, dilation, padding
+class _DilatedAvgPool(_DilatedPool):
+    """Average pooling, as a convolution of each channel."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(N, C, H, W) -> (N, C, H', W')."""

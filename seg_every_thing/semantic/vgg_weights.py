@@ -10,6 +10,7 @@ import torch
 from detectron2.layers import Conv2d
 from torch import nn
 
+from ..safe_checkpointer import read_state_dict
 from ..safe_pickle import load_pickle
 
 logger = logging.getLogger(__name__)
@@ -93,13 +94,7 @@ def load_vgg_weights(
 
 def _read_torchvision(path: Path) -> Weights:
     """A state dict with the names of :class:`VGG16FCN`; torchvision numbers its layers."""
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as e:  # damaged files raise errors of any kind
-        reason = (str(e) or type(e).__name__).splitlines()[0]
-        raise ValueError(f"MODEL.VGG.WEIGHTS: cannot read '{path}': {reason}") from e
-    if not isinstance(state, dict) or not all(torch.is_tensor(x) for x in state.values()):
-        raise ValueError(f"MODEL.VGG.WEIGHTS: '{path}' is not a state dict of tensors")
+    state = read_state_dict(path, "MODEL.VGG.WEIGHTS")
     if any(".running_" in key for key in state):
         raise ValueError(
             f"MODEL.VGG.WEIGHTS: '{path}' has batch normalisation; give those of plain VGG"

@@ -1,12 +1,11 @@
 """Pictures of a study: Figure 3 of the paper, and gains against class similarity."""
 
-import os
-import tempfile
 from pathlib import Path
 from typing import Any, Dict, List, Mapping, Sequence
 
 from matplotlib.figure import Figure
 
+from ..files import written_atomically
 from .results import spread
 
 
@@ -84,14 +83,6 @@ def plot_diagnostics(found: Mapping[str, Mapping[str, Any]], path: Path) -> None
 
 
 def save_figure(figure: Figure, path: Path) -> None:
-    """Write a PNG under a temporary name, then move it to its place."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, temporary = tempfile.mkstemp(suffix=".png", dir=path.parent)
-    os.close(descriptor)
-    try:
-        figure.savefig(temporary, dpi=110)
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
+    """Write a PNG; the file is complete or not there."""
+    with written_atomically(path, "wb") as f:
+        figure.savefig(f, format="png", dpi=110)

@@ -77,33 +77,17 @@ class StudyRunner:
 
     def config(self, run: Run) -> CfgNode:
         """The complete config of a run."""
-        cfg = load_config(str(CONFIGS / self.suite.bases[run.row.stage]), self._options(run))
+        cfg = row_config(self.suite, run, self.overrides)
         cfg.OUTPUT_DIR = str(self.folder(run))
         if run.row.stage != "detector":
             cfg.MODEL.WEIGHTS = str(self.folder(self.detector(run.seed)) / "model_final.pth")
         return cfg
-
-    def _options(self, run: Run) -> List[str]:
-        return [*row_options(run), *self.overrides, "SEED", str(run.seed)]
 
     def detector(self, seed: int) -> Run:
         """Stage one of a seed."""
         if self.suite.detector is None:
             raise ValueError(f"the suite '{self.suite.name}' trains no detector")
         return Run(self.suite.detector, "", seed)
-
-    def differences(self, run: Run) -> Dict[str, Any]:
-        """Key -> [value of the baseline, value of this row], checked against what is declared.
-
-        Raises:
-            ValueError: when a row differs from its baseline in more or less than it declares.
-        """
-        baseline = self.suite.rows().get(run.row.baseline)
-        if baseline is None:
-            return {}
-        return check_changes(
-            run.row, self.config(run), self.config(Run(baseline, run.split, run.seed))
-        )
 
     def completed(self, run: Run) -> Optional[Record]:
         """The record of a run that is complete, and was made as it would be made now."""
@@ -205,6 +189,27 @@ class StudyRunner:
         if seed not in self._fingerprints:
             self._fingerprints[seed] = fingerprint(self.config(self.detector(seed)))
         return self._fingerprints[seed]
+
+
+def row_config(suite: Suite, run: Run, overrides: Sequence[str]) -> CfgNode:
+    """Base config, row, overrides for every row, and seed; weights and output are not set."""
+    options = [*row_options(run), *overrides, "SEED", str(run.seed)]
+    return load_config(str(CONFIGS / suite.bases[run.row.stage]), options)
+
+
+def row_differences(suite: Suite, run: Run, overrides: Sequence[str]) -> Dict[str, Any]:
+    """Key -> [value of the baseline, value of this row], checked against what is declared.
+
+    Raises:
+        ValueError: when a row differs from its baseline in more or less than it declares.
+    """
+    baseline = suite.rows().get(run.row.baseline)
+    if baseline is None:
+        return {}
+    other = Run(baseline, run.split, run.seed)
+    return check_changes(
+        run.row, row_config(suite, run, overrides), row_config(suite, other, overrides)
+    )
 
 
 def row_options(run: Run) -> List[str]:

@@ -28,6 +28,7 @@ class Suite:
 
     Attributes:
         name: of the suite.
+        train_set: registered data set, for class names and masks.
         bases: stage -> config file below ``configs/``.
         tables: by the paper's number.
         directions: the two directions of partial supervision, each other's mirror image.
@@ -38,6 +39,7 @@ class Suite:
     """
 
     name: str
+    train_set: str
     bases: Mapping[str, str]
     tables: Mapping[str, Table]
     directions: Tuple[Direction, Direction]
@@ -126,6 +128,7 @@ _TABLE_2 = (*(r.E2E_AGNOSTIC, r.E2E_MASKX, r.E2E_CLS_NORMALIZED, r.E2E_NORMALIZE
 
 SHAPES = Suite(
     name="shapes",
+    train_set="shapes_train",
     bases={
         "detector": "shapes/detector.yaml",
         "stage_two": "shapes/Base-StageTwo.yaml",
@@ -168,6 +171,7 @@ def _coco() -> Suite:
     stage_two = {row.name for t in tables.values() for row in t.rows if row.stage == "stage_two"}
     return Suite(
         name="coco",
+        train_set="coco_2017_train",
         bases={
             "stage_two": "coco/stage_two/Base-StageTwo.yaml",
             "end_to_end": "coco/Base-RCNN-FPN.yaml",

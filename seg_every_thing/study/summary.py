@@ -11,7 +11,7 @@ from ..data.splits import resolve_class_split
 from ..files import write_json, write_text
 from .diagnostics import class_vectors_of, diagnose
 from .plots import plot_diagnostics, plot_figure_3
-from .results import figure_3, metrics_of, orderings, spread, summarize
+from .results import figure_3, metrics_of, orderings, summarize
 from .runner import Run
 from .scheduler import Record
 from .stages import metric_names, versions
@@ -37,7 +37,6 @@ def write_summary(
     runs: Sequence[Run],
     records: Mapping[str, Record],
     differences: Callable[[Run], Dict[str, Any]],
-    data_set: str,
     output: Path,
     wall_seconds: float,
 ) -> Dict[str, Any]:
@@ -50,7 +49,6 @@ def write_summary(
         runs: all of them.
         records: by run name; those of failed runs have "error".
         differences: from a run to what sets it apart from its baseline.
-        data_set: registered training set, for its class names and masks.
         output: folder.
         wall_seconds: that this invocation took.
 
@@ -91,13 +89,13 @@ def write_summary(
         if claims:
             text += [orderings_table(claims), ""]
     if "fig3" in tables:
-        points = figure_3(suite, records, seeds, _masks_per_class(suite, data_set))
+        points = figure_3(suite, records, seeds, _masks_per_class(suite))
         results["fig3"] = points
-        text += ["## Figure 3: random splits\n", figure_3_table(points, spread), ""]
+        text += ["## Figure 3: random splits\n", figure_3_table(points), ""]
         if points:
             plot_figure_3(points, output / "figure_3.png")
             text += ["![gain against the number of classes and masks](figure_3.png)", ""]
-    found = _diagnostics(suite, seeds, records, data_set, output)
+    found = _diagnostics(suite, seeds, records, output)
     if found:
         results["diagnostics"] = found
         plot_diagnostics(found, output / "diagnostics.png")
@@ -133,9 +131,9 @@ def _same_trunk(runs: Sequence[Run], records: Mapping[str, Record], seed: int) -
     return len(digests) <= 1
 
 
-def _masks_per_class(suite: Suite, data_set: str) -> Dict[str, float]:
-    names = class_names_of(data_set)
-    dicts = DatasetCatalog.get(data_set)
+def _masks_per_class(suite: Suite) -> Dict[str, float]:
+    names = class_names_of(suite.train_set)
+    dicts = DatasetCatalog.get(suite.train_set)
     means = {}
     for split in (s for splits in suite.random_splits.values() for s in splits):
         set_a = resolve_class_split(split, names).set_a
@@ -147,7 +145,6 @@ def _diagnostics(
     suite: Suite,
     seeds: Sequence[int],
     records: Mapping[str, Record],
-    data_set: str,
     output: Path,
 ) -> Dict[str, Any]:
     """For each direction in which both rows are complete: title -> :func:`diagnose`."""
@@ -165,7 +162,7 @@ def _diagnostics(
             low.append(pair[0])
             high.append(pair[1])
         if vectors:
-            names = class_names_of(data_set)
+            names = class_names_of(suite.train_set)
             split = resolve_class_split(direction.split, names)
             found[direction.title] = diagnose(vectors, low, high, names, split)
     return found

@@ -4,7 +4,7 @@ from typing import Any, Dict, List, Mapping, Sequence
 
 from .paper import LABEL, paper_values
 from .report import text_table
-from .results import METRICS
+from .results import METRICS, spread
 from .suites import Suite
 from .table import Table
 
@@ -87,7 +87,7 @@ def _signed(spread: Mapping[str, Any]) -> str:
     return text if spread["std"] is None else f"{text} ± {spread['std']:.1f}"
 
 
-def figure_3_table(points: Sequence[Mapping[str, Any]], spread: Any) -> str:
+def figure_3_table(points: Sequence[Mapping[str, Any]]) -> str:
     """Figure 3 in numbers: one line a size of set A."""
     by_size: Dict[int, List[Mapping[str, Any]]] = {}
     for point in points:
