@@ -3,6 +3,7 @@
 import copy
 import itertools
 import json
+import logging
 import os
 from pathlib import Path
 from typing import Any, Callable, Collection, Dict, Iterator, List, Optional, Sequence
@@ -15,6 +16,7 @@ import torch
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets import register_coco_instances
 from detectron2.structures import BitMasks, BoxMode, Instances, PolygonMasks
+from detectron2.utils.logger import setup_logger
 
 from seg_every_thing import PartialSupervisionMapper, register_shapes
 
@@ -100,6 +102,21 @@ def record_of(image_file: str, annotations: Sequence[Annotation]) -> Dict[str, A
     """A dataset dict; the categories of the annotations count as contiguous already."""
     objects = [{"bbox_mode": BoxMode.XYWH_ABS, **copy.deepcopy(a)} for a in annotations]
     return {"file_name": image_file, "image_id": 1, "annotations": objects}
+
+
+@pytest.fixture(autouse=True)
+def logging_as_before() -> Iterator[None]:
+    """Commands set up logging for their whole process; the next test gets none of it.
+
+    ``setup_logger`` remembers what it has set up: once its handlers are gone, it must forget.
+    """
+    logs = [logging.getLogger(name) for name in ("", "detectron2", "fvcore", "seg_every_thing")]
+    before = [(log, list(log.handlers), log.level, log.propagate) for log in logs]
+    yield
+    for log, handlers, level, propagate in before:
+        log.handlers, log.propagate = handlers, propagate
+        log.setLevel(level)
+    setup_logger.cache_clear()
 
 
 @pytest.fixture

@@ -17,17 +17,7 @@ from seg_every_thing.cli import demo
 from seg_every_thing.cli.common import load_config
 from seg_every_thing.data.shapes import SHAPES_CLASSES, SHAPES_SET_A
 
-LOGGERS = ("detectron2", "fvcore", "seg_every_thing")
-
 Run = Callable[..., Path]
-
-
-@pytest.fixture(autouse=True)
-def _loggers_stay_visible_to_other_tests() -> Iterator[None]:
-    before = {name: logging.getLogger(name).propagate for name in LOGGERS}
-    yield
-    for name, propagate in before.items():
-        logging.getLogger(name).propagate = propagate
 
 
 @pytest.fixture

@@ -26,16 +26,6 @@ NO_DETECTIONS = ["TEST.DETECTIONS_PER_IMAGE", "0"]
 Stub = Callable[[List[int], List[float]], None]
 
 
-@pytest.fixture(autouse=True)
-def _logging_as_it_was() -> Iterator[None]:
-    loggers = [logging.getLogger(name) for name in ("detectron2", "fvcore", "seg_every_thing")]
-    before = [(log, list(log.handlers), log.level, log.propagate) for log in loggers]
-    yield
-    for log, handlers, level, propagate in before:
-        log.handlers, log.propagate = handlers, propagate
-        log.setLevel(level)
-
-
 @pytest.fixture
 def image(tmp_path: Path, tiny_shapes: Path) -> Path:
     return write_images(tmp_path / "images", ["a.png"]) / "a.png"

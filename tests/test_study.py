@@ -1,7 +1,6 @@
 """The quickstart from end to end in small, and what its figures mean."""
 
 import json
-import logging
 import os
 import subprocess
 import sys
@@ -21,18 +20,6 @@ from seg_every_thing.study.report import recovery
 from seg_every_thing.study.stages import fingerprint
 
 
-@pytest.fixture
-def quiet_logging() -> Any:
-    """Commands set up logging; put it back."""
-    names = ("detectron2", "fvcore", "seg_every_thing")
-    before = {n: (list(logging.getLogger(n).handlers), logging.getLogger(n).level) for n in names}
-    yield
-    for name, (handlers, level) in before.items():
-        log = logging.getLogger(name)
-        log.handlers, log.propagate = handlers, True
-        log.setLevel(level)
-
-
 def quickstart(output: Path, *opts: Any) -> None:
     tiny: List[Any] = [v for v in TINY if v != "SEED"][:-1]
     arguments = ["quickstart", "--output", str(output), "--num-train", "12", "--num-val", "6"]
@@ -40,7 +27,7 @@ def quickstart(output: Path, *opts: Any) -> None:
 
 
 def test_quickstart_makes_table_gallery_and_json_and_reuses_them(
-    tmp_path: Path, quiet_logging: Any, capfd: pytest.CaptureFixture
+    tmp_path: Path, capfd: pytest.CaptureFixture
 ) -> None:
     quickstart(tmp_path / "demo")
     for name in ("shapes_train", "shapes_val"):
@@ -72,7 +59,7 @@ def test_quickstart_makes_table_gallery_and_json_and_reuses_them(
 
 
 def test_a_failing_row_is_named_and_the_others_are_kept(
-    tmp_path: Path, quiet_logging: Any, capfd: pytest.CaptureFixture
+    tmp_path: Path, capfd: pytest.CaptureFixture
 ) -> None:
     with pytest.raises(SystemExit) as exit_info:
         # Only the row with T reads this key.

@@ -1,7 +1,6 @@
 """projects_train_net.py: trains, evaluates, and answers bad input with one clear line."""
 
 import json
-import logging
 import sys
 from pathlib import Path
 from typing import Any, Callable, List
@@ -23,9 +22,7 @@ Run = Callable[..., None]
 
 @pytest.fixture
 def run(tiny_shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Call projects_train_net with arguments; logging is as before afterwards."""
-    loggers = ["", "detectron2", "fvcore", "seg_every_thing"]
-    handlers = {name: list(logging.getLogger(name).handlers) for name in loggers}
+    """Call projects_train_net with arguments."""
 
     def call(*args: Any) -> None:
         flags = [a for a in args if str(a).startswith("--")]
@@ -40,10 +37,7 @@ def run(tiny_shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> A
         monkeypatch.setattr(sys, "argv", argv)
         projects_train_net.invoke_main()
 
-    yield call
-    for name in loggers:
-        logging.getLogger(name).handlers = handlers[name]
-        logging.getLogger(name).propagate = True
+    return call
 
 
 def test_train_then_evaluate(run: Run, tmp_path: Path) -> None:
