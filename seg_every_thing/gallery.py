@@ -3,7 +3,7 @@
 import html
 import os
 from pathlib import Path
-from typing import Any, NamedTuple, Optional, Sequence, Tuple
+from typing import Any, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 from urllib.parse import quote
 
 from PIL import Image
@@ -28,6 +28,7 @@ def write_gallery(
     *,
     with_sets: bool = False,
     with_added: bool = False,
+    colors: Optional[Mapping[str, Sequence[int]]] = None,
 ) -> None:
     """Write an HTML page of pictures that needs no network.
 
@@ -39,6 +40,7 @@ def write_gallery(
         table: column headers, and the cells of each row; floats show one digit after the point.
         with_sets: add the legend of set A and set B.
         with_added: add the legend of classes that were added at test time.
+        colors: class name -> (R, G, B); adds a legend of these.
 
     Raises:
         ValueError: for a picture that is missing or unreadable.
@@ -64,6 +66,8 @@ def write_gallery(
     kinds = (["A", "B"] if with_sets else []) + (["new"] if with_added else [])
     if kinds:
         body.append(_html_legend(kinds))
+    if colors:
+        body.append(_html_color_legend(colors))
     main = "\n".join(figures) or "<p>There are no pictures.</p>"
     body.append(f'<main style="--column: {column}px">{main}</main>')
     head = (
@@ -92,15 +96,29 @@ def _html_table(headers: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
 
 
 def _html_legend(kinds: Sequence[str]) -> str:
-    entries = []
+    entries: List[Tuple[str, str]] = []
     for kind in kinds:
         shades = sorted(class_color(i, kind) for i in range(4))
         css = [f"rgb({', '.join(str(round(255 * v)) for v in shade)})" for shade in shades]
         line = {"-": "solid", "--": "dashed", ":": "dotted"}[LINE_STYLES[kind]]
         style = f"background: linear-gradient(90deg, {', '.join(css)}); border-style: {line}"
-        text = html.escape(LEGEND[kind])
-        entries.append(f'<li><span class="swatch" style="{style}"></span>{text}</li>')
-    return f'<ul class="legend" aria-label="Legend">{"".join(entries)}</ul>'
+        entries.append((style, LEGEND[kind]))
+    return _legend_list(entries)
+
+
+def _html_color_legend(colors: Mapping[str, Sequence[int]]) -> str:
+    return _legend_list(
+        [(f"background: rgb({', '.join(map(str, c))})", name) for name, c in colors.items()]
+    )
+
+
+def _legend_list(entries: Sequence[Tuple[str, str]]) -> str:
+    """Styles of the swatches, and what they mean."""
+    items = [
+        f'<li><span class="swatch" style="{style}"></span>{html.escape(text)}</li>'
+        for style, text in entries
+    ]
+    return f'<ul class="legend" aria-label="Legend">{"".join(items)}</ul>'
 
 
 _STYLE = """

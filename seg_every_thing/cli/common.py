@@ -35,7 +35,11 @@ def add_shapes_study_arguments(parser: argparse.ArgumentParser, jobs: int) -> No
         "--jobs", type=int, default=jobs, help="rows of Shapes that train at the same time"
     )
     parser.add_argument(
-        "--data-root", type=Path, metavar="DIR", help="where Shapes is drawn; default OUTPUT/data"
+        "--data-root",
+        type=Path,
+        metavar="DIR",
+        help="folder of the data; default OUTPUT/data, where Shapes is drawn, and for other data "
+        "$DETECTRON2_DATASETS",
     )
     parser.add_argument("--num-train", type=int, default=1500, help="training images to draw")
     parser.add_argument("--num-val", type=int, default=300, help="validation images to draw")

@@ -1,4 +1,4 @@
-"""`seg-every-thing study`: the tables of the paper, on COCO or, in small, on Shapes."""
+"""`seg-every-thing study`: tables of papers, on COCO or, in small, on Shapes and CamVid."""
 
 import argparse
 import logging
@@ -7,8 +7,9 @@ import sys
 import time
 from functools import partial
 from pathlib import Path
-from typing import Any, List, Sequence
+from typing import Any, Callable, List, Optional, Sequence
 
+from ..data.semantic_sets import register_semantic_datasets
 from ..files import make_output_dir
 from ..study.commands import command_of, run_commands
 from ..study.results import runs_of
@@ -17,7 +18,7 @@ from ..study.suites import SUITES, Suite
 from ..study.summary import write_summary
 from .common import add_shapes_study_arguments, shapes_registration
 
-HELP = "run the paper's tables and figure, with seeds and spreads"
+HELP = "run tables and figures of the papers, with seeds and spreads"
 
 logger = logging.getLogger(__name__)
 
@@ -28,8 +29,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--tables",
         metavar="T,...",
-        help="of 1a, 1b, 1c, 1d, 2 and fig3, default all of these; for shapes also mask_rcnn_2b, "
-        "..._2c, ..._2d, ..._2e, ..._agnostic",
+        help="shapes and coco: of 1a, 1b, 1c, 1d, 2 and fig3, default all of these; shapes also: "
+        "mask_rcnn_2b, ..._2c, ..._2d, ..._2e, ..._agnostic, fcn, tiramisu; camvid: fcn, tiramisu",
     )
     parser.add_argument("--seeds", type=int, default=3, help="how many, from 0 on")
     parser.add_argument("--only", action="append", metavar="ROW", help="this row; may be repeated")
@@ -53,8 +54,8 @@ def run(args: argparse.Namespace) -> None:
     start = time.perf_counter()
     output = make_output_dir(args.output).resolve()
     runner = None
-    if suite.detector is not None:
-        runner = StudyRunner(suite, output, shapes_registration(args), args.opts)
+    if not suite.on_gpus:
+        runner = StudyRunner(suite, output, _registration(suite, args), args.opts)
     differences = partial(row_differences, suite, overrides=args.opts)
     for one in runs:
         differences(one)  # a comparison that is not fair must not cost hours first
@@ -73,11 +74,23 @@ def run(args: argparse.Namespace) -> None:
         raise ValueError(f"{len(failed)} of {len(records)} runs failed; {name}: {error}")
 
 
+def _registration(suite: Suite, args: argparse.Namespace) -> Callable[[], None]:
+    """What registers the data sets of a suite in each process; picklable."""
+    shapes = shapes_registration(args) if suite.name == "shapes" else None
+    return partial(_register, shapes, args.data_root)
+
+
+def _register(shapes: Optional[Callable[[], None]], root: Optional[Path]) -> None:
+    if shapes is not None:
+        shapes()
+    register_semantic_datasets(root)
+
+
 def _chosen_tables(suite: Suite, names: Any) -> List[str]:
-    known = [*suite.tables, "fig3"]
-    # Tables without sets A and B are not of this paper.
+    known = [*suite.tables, *(["fig3"] if suite.figure_3 else [])]
+    # Tables without sets A and B are not of the paper on Mask^X.
     of_the_paper = [name for name in known if name == "fig3" or not suite.tables[name].metrics]
-    chosen = of_the_paper if names is None else [name.strip() for name in names.split(",")]
+    chosen = of_the_paper or known if names is None else [name.strip() for name in names.split(",")]
     unknown = [name for name in chosen if name not in known]
     if unknown:
         raise ValueError(f"--tables: no table '{unknown[0]}'; known: {', '.join(known)}")
@@ -98,8 +111,8 @@ def _chosen_rows(suite: Suite, runs: List[Run], only: Any) -> List[Run]:
 
 def _print_commands(suite: Suite, runs: Sequence[Run], args: argparse.Namespace) -> None:
     """One command a run on standard output, for copying and for scripts."""
-    num_gpus = args.num_gpus if suite.detector is None else 0
-    if suite.detector is not None:
+    num_gpus = args.num_gpus if suite.on_gpus else 0
+    if suite.detector is not None and any(one.row.on_detector for one in runs):
         detectors = [Run(suite.detector, "", seed) for seed in range(args.seeds)]
         runs = [*detectors, *runs]
     for one in runs:

@@ -32,7 +32,7 @@ def arguments_of(suite: Suite, run: Run, output: Path, overrides: Sequence[str])
             x for pair in zip(options[::2], options[1::2]) if pair[0] not in of_row for x in pair
         ]
     options += [*overrides, "SEED", str(run.seed), "OUTPUT_DIR", str(output / run.name)]
-    if row.stage != "detector" and suite.detector is not None:
+    if row.on_detector and suite.detector is not None:
         weights = output / Run(suite.detector, "", run.seed).name / "model_final.pth"
         options += ["MODEL.WEIGHTS", str(weights)]
     return ["--config-file", f"configs/{leaf or suite.bases[row.stage]}", *options]

@@ -1,9 +1,9 @@
-"""Mask AP of the paper's tables, transcribed by hand and not checked against the PDF.
+"""Figures of the papers' tables, transcribed by hand and not checked against the PDFs.
 
 They are shown beside measured figures under :data:`LABEL`, and used for nothing else.
 """
 
-from typing import Dict, Tuple
+from typing import Any, Dict, Sequence, Tuple
 
 LABEL = "paper (transcribed)"
 
@@ -83,3 +83,74 @@ def paper_values(table: str, row: str, direction: int) -> Dict[str, float]:
         return {}
     on_b, on_a = pairs[direction]
     return {"segm/AP_B": on_b, "segm/AP_A": on_a}
+
+
+_MASK = ("segm/AP", "segm/AP50", "segm/AP75")
+_BOX = ("bbox/AP",)
+_PIXELS = tuple(f"sem_seg/{name}" for name in ("pixel_acc", "mean_acc", "mean_IU", "fw_IU"))
+_CAMVID = ("sem_seg/mean_IU", "sem_seg/pixel_acc")
+
+_OTHERS: Dict[str, Tuple[str, Sequence[str], Dict[str, Sequence[float]]]] = {
+    # table -> (setting, metrics, row of the paper -> values); other data and larger models
+    "mask_rcnn_2b": (
+        "R-50-C4 on COCO",
+        _MASK,
+        {"softmax": (24.8, 44.1, 25.1), "sigmoid": (30.3, 51.2, 31.5)},
+    ),
+    "mask_rcnn_2c": (
+        "R-50-C4 on COCO",
+        _MASK,
+        {
+            "RoIPool": (26.9, 48.8, 26.4),
+            "RoIWarp, max": (27.2, 49.2, 27.1),
+            "RoIWarp, average": (27.1, 48.9, 27.1),
+            "RoIAlign, max": (30.2, 51.0, 31.8),
+            "RoIAlign, average": (30.3, 51.2, 31.5),
+        },
+    ),
+    "mask_rcnn_2d": (
+        "R-50-C5 on COCO",
+        (*_MASK, *_BOX),
+        {"RoIPool": (23.6, 46.5, 21.6, 28.2), "RoIAlign": (30.9, 51.8, 32.1, 34.0)},
+    ),
+    "mask_rcnn_2e": (
+        "R-50-FPN on COCO",
+        _MASK,
+        {
+            "MLP, 2 hidden layers": (31.5, 53.7, 32.8),
+            "MLP, 3 hidden layers": (31.5, 54.0, 32.6),
+            "FCN": (33.6, 55.2, 35.3),
+        },
+    ),
+    "mask_rcnn_agnostic": (
+        "R-50-C4 on COCO",
+        ("segm/AP",),
+        {"class-agnostic": (29.7,), "class-specific": (30.3,)},
+    ),
+    "fcn": (
+        "VGG16 on VOC 2011",
+        _PIXELS,
+        {
+            "FCN-32s-fixed": (83.0, 59.7, 45.4, 72.0),
+            "FCN-32s": (89.1, 73.3, 59.4, 81.4),
+            "FCN-16s": (90.0, 75.7, 62.4, 83.0),
+            "FCN-8s": (90.3, 75.9, 62.7, 83.2),
+        },
+    ),
+    "tiramisu": (
+        "CamVid test",
+        _CAMVID,
+        {
+            "Classic Upsampling": (55.2, 86.8),
+            "FC-DenseNet56": (58.9, 88.9),
+            "FC-DenseNet67": (65.8, 90.8),
+            "FC-DenseNet103": (66.9, 91.5),
+        },
+    ),
+}
+
+
+def paper_rows(table: str) -> Dict[str, Dict[str, Any]]:
+    """Title -> metrics of a table of the papers on FCN, FC-DenseNet or Mask R-CNN; may be empty."""
+    setting, metrics, rows = _OTHERS.get(table, ("", (), {}))
+    return {f"{name}, {setting}, {LABEL}": dict(zip(metrics, v)) for name, v in rows.items()}

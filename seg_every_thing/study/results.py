@@ -10,6 +10,9 @@ from .table import Table
 
 Metrics = Dict[str, float]
 
+ALL_CLASSES = Direction("", "")
+"""Of runs without sets A and B."""
+
 METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl")
 COLUMNS = (*(f"segm/{m}{s}" for s in ("_B", "_A", "") for m in METRICS), "bbox/AP")
 
@@ -31,6 +34,8 @@ def _rows(suite: Suite, table: str) -> Sequence[Row]:
 
 
 def _splits(suite: Suite, table: str, row: Row) -> List[Direction]:
+    if not row.on_detector:
+        return [ALL_CLASSES]
     if table == "fig3":
         names = [name for names in suite.random_splits.values() for name in names]
         return [Direction(name, name) for name in names]
@@ -38,7 +43,10 @@ def _splits(suite: Suite, table: str, row: Row) -> List[Direction]:
     return list(suite.directions[: 1 if row.all_masks else 2])
 
 
-def _directions(suite: Suite, table: Table) -> Sequence[Direction]:
+def directions_of(suite: Suite, table: Table) -> Sequence[Direction]:
+    """The directions in which a table is read; where it has no sets A and B, a single one."""
+    if not table.rows[0].on_detector:
+        return (ALL_CLASSES,)
     return suite.directions[:1] if table.metrics else suite.directions
 
 
@@ -46,6 +54,8 @@ def metrics_of(
     suite: Suite, records: Mapping[str, Mapping[str, Any]], row: Row, direction: int, seed: int
 ) -> Optional[Metrics]:
     """Metrics of a row in one of the two directions; None when the run is missing or failed."""
+    if not row.on_detector:
+        return records.get(Run(row, ALL_CLASSES.split, seed).name, {}).get("metrics")
     mirrored = row.all_masks and direction == 1
     split = suite.directions[0 if mirrored else direction].split
     metrics = records.get(Run(row, split, seed).name, {}).get("metrics")
@@ -73,13 +83,13 @@ def summarize(
     """Row name -> split of the direction -> metric -> :func:`spread` over the seeds."""
     summary: Dict[str, Dict[str, Dict[str, Any]]] = {}
     for row in table.rows:
-        for i, direction in enumerate(_directions(suite, table)):
+        for i, direction in enumerate(directions_of(suite, table)):
             found = [metrics_of(suite, records, row, i, seed) for seed in seeds]
             complete = [m for m in found if m is not None]
             if complete:
                 summary.setdefault(row.name, {})[direction.split] = {
                     key: spread([m[key] for m in complete])
-                    for key in COLUMNS
+                    for key in dict.fromkeys((*COLUMNS, *table.metrics))
                     if all(m.get(key, -1) >= 0 for m in complete)
                 }
     return summary
@@ -91,11 +101,11 @@ def orderings(
     """The orderings of a table, tested on the differences of the same seeds.
 
     Returns:
-        Dicts with "claim", "source" ("paper" or "ours"), "direction", "metric", "difference"
-        (:func:`spread`, AP), and "verdict": "holds" when the mean difference is more than one
-        standard deviation above 0, "reversed" when as far below, "open" between them, or "one
-        seed".  For claims that set A is unharmed the verdicts are "unharmed" and "harmed", the
-        latter for more than one standard deviation below 0.
+        Dicts with "claim", "source" ("paper" or "ours"), "direction" ("" where a table has no
+        sets), "metric", "difference" (:func:`spread`), and "verdict": "holds" when the mean
+        difference is more than one standard deviation above 0, "reversed" when as far below, "open"
+        between them, or "one seed".  For claims that set A is unharmed the verdicts are "unharmed"
+        and "harmed", the latter for more than one standard deviation below 0.
     """
     names = {row.name: row for row in table.rows}
     tests = [(*claim, "paper", False) for claim in table.claims]
@@ -103,8 +113,8 @@ def orderings(
     tests += [(*claim, "ours", False) for claim in table.ours]
     found = []
     for better, worse, in_set, source, unharmed in tests:
-        metric = f"segm/AP_{in_set}" if in_set else "segm/AP"
-        for i, direction in enumerate(_directions(suite, table)):
+        metric = f"segm/AP_{in_set}" if in_set else table.claimed
+        for i, direction in enumerate(directions_of(suite, table)):
             differences = []
             for seed in seeds:
                 pair = [metrics_of(suite, records, names[n], i, seed) for n in (better, worse)]
@@ -118,7 +128,7 @@ def orderings(
                     {
                         "claim": f"{names[better].title} {relation} {names[worse].title}",
                         "source": source,
-                        "direction": direction.title,
+                        "direction": "" if table.metrics else direction.title,
                         "metric": metric,
                         "difference": difference,
                         "verdict": _verdict(difference, unharmed),

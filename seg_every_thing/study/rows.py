@@ -3,7 +3,9 @@
 from dataclasses import dataclass, replace
 from typing import Any, Mapping, Tuple
 
-STAGES = ("detector", "stage_two", "end_to_end")
+ON_DETECTOR = ("stage_two", "end_to_end")
+SEMANTIC = ("fcn", "tiramisu")
+STAGES = ("detector", *ON_DETECTOR, *SEMANTIC)
 
 
 @dataclass(frozen=True)
@@ -13,8 +15,9 @@ class Row:
     Attributes:
         name: key of the row in ``results.json``.
         title: what a reader calls it.
-        stage: "detector" (boxes alone), "stage_two" (mask branch on a frozen detector) or
-            "end_to_end"; each suite has a base config for it.
+        stage: "detector" (boxes alone), "stage_two" (mask branch on a frozen detector),
+            "end_to_end", or "fcn" or "tiramisu" (semantic segmentation); each suite has a base
+            config for it.
         overrides: (KEY, VALUE) pairs on top of the base config; "{seed}" in a value stands for the
             seed of the run.
         baseline: name of the row that this one is compared with; "" = none.
@@ -29,6 +32,16 @@ class Row:
     baseline: str = ""
     changes: Tuple[str, ...] = ()
     all_masks: bool = False
+
+    @property
+    def on_detector(self) -> bool:
+        """Whether it stands on a detector, and has sets A and B."""
+        return self.stage in ON_DETECTOR
+
+    @property
+    def semantic(self) -> bool:
+        """Whether it labels pixels, and finds no objects."""
+        return self.stage in SEMANTIC
 
     def changed(
         self, name: str, title: str, changes: Mapping[str, Any], all_masks: bool = False

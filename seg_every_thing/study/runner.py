@@ -21,7 +21,7 @@ from .stages import (
     fingerprint,
     finished,
     row_fingerprint,
-    train_detector,
+    train_model,
     train_row,
 )
 from .suites import CONFIGS, Suite
@@ -29,12 +29,12 @@ from .suites import CONFIGS, Suite
 logger = logging.getLogger(__name__)
 
 # Iterations of these stages take about so many times as long as those of a cached row.
-_WEIGHTS = {"detector": 2.0, "stage_two": 1.0, "end_to_end": 3.0}
+_WEIGHTS = {"detector": 2.0, "stage_two": 1.0, "end_to_end": 3.0, "fcn": 1.5, "tiramisu": 3.0}
 
 
 @dataclass(frozen=True)
 class Run:
-    """A row trained on a split with a seed."""
+    """A row trained on a split ("" = without sets A and B) with a seed."""
 
     row: Row
     split: str
@@ -43,7 +43,7 @@ class Run:
     @property
     def name(self) -> str:
         """Path of its folder below the output folder, and its key in ``results.json``."""
-        parts = [self.row.name] if self.row.stage == "detector" else [self.split, self.row.name]
+        parts = [self.split, self.row.name] if self.row.on_detector else [self.row.name]
         return "/".join([f"seed{self.seed}", *parts])
 
 
@@ -59,7 +59,7 @@ class StudyRunner:
     ) -> None:
         """
         Args:
-            suite: with a detector to train as stage one.
+            suite: with a detector to train as stage one, where rows stand on one.
             output: folder for all results.
             register_data: registers the data sets; picklable, as each process calls it.
             overrides: KEY, VALUE, ... on top of every row.
@@ -79,7 +79,7 @@ class StudyRunner:
         """The complete config of a run."""
         cfg = row_config(self.suite, run, self.overrides)
         cfg.OUTPUT_DIR = str(self.folder(run))
-        if run.row.stage != "detector":
+        if run.row.on_detector:
             cfg.MODEL.WEIGHTS = str(self.folder(self.detector(run.seed)) / "model_final.pth")
         return cfg
 
@@ -92,10 +92,10 @@ class StudyRunner:
     def completed(self, run: Run) -> Optional[Record]:
         """The record of a run that is complete, and was made as it would be made now."""
         cfg = self.config(run)
-        if run.row.stage == "detector":
-            expected = fingerprint(cfg)
-        else:
+        if run.row.on_detector:
             expected = row_fingerprint(cfg, self._parent(run.seed))
+        else:
+            expected = fingerprint(cfg)
         return finished(self.folder(run), expected)
 
     def train_detector_here(self, seed: int) -> Record:
@@ -108,7 +108,7 @@ class StudyRunner:
         logger.info("Stage one: training the detector (%s)", run.row.title)
         cfg = self.config(run)
         os.makedirs(cfg.OUTPUT_DIR, exist_ok=True)
-        return train_detector(cfg)
+        return train_model(cfg)
 
     def train(self, runs: Sequence[Run], workers: int) -> Dict[str, Record]:
         """Train runs, and the detectors that they need.
@@ -121,7 +121,8 @@ class StudyRunner:
             Records by :attr:`Run.name`, detectors included; a run that failed has ``{"error"}``,
             one that was complete before ``{"reused": True}``.
         """
-        detectors = [self.detector(seed) for seed in dict.fromkeys(run.seed for run in runs)]
+        seeds = dict.fromkeys(run.seed for run in runs if run.row.on_detector)
+        detectors = [self.detector(seed) for seed in seeds]
         records: Dict[str, Record] = {}
         for run in [*detectors, *runs]:
             record = self.completed(run)
@@ -139,13 +140,12 @@ class StudyRunner:
     def _jobs(
         self, detectors: Sequence[Run], runs: Sequence[Run], records: Dict[str, Record]
     ) -> List[Job]:
-        """Detectors first; then, seed by seed, features and rows."""
-        jobs = []
+        """What stands on nothing, detectors first; then, seed by seed, features and rows."""
+        alone = [detector for detector in detectors if detector.name not in records]
+        alone += [run for run in runs if not run.row.on_detector]
+        jobs = [self._job(run, train_model, (self._fresh(run),), ()) for run in alone]
         for detector in detectors:
-            if detector.name not in records:
-                jobs.append(self._job(detector, train_detector, (self._fresh(detector),), ()))
-        for detector in detectors:
-            mine = [run for run in runs if run.seed == detector.seed]
+            mine = [run for run in runs if run.row.on_detector and run.seed == detector.seed]
             stage_two = [run for run in mine if run.row.stage == "stage_two"]
             parent = self._parent(detector.seed)
             cache = self.folder(detector) / f"features_{parent}"
@@ -217,7 +217,7 @@ def row_options(run: Run) -> List[str]:
     options = []
     for key, value in run.row.overrides:
         options += [key, str(value).replace("{seed}", str(run.seed))]
-    if run.row.stage == "detector":
+    if not run.row.on_detector:
         return options
     mask_classes = "all" if run.row.all_masks else run.split
     return [*options, "DATASETS.MASK_CLASSES", mask_classes, "TEST.CLASS_SPLIT", run.split]

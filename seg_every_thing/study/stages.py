@@ -10,7 +10,7 @@ from typing import Any, Dict, List, Optional
 import detectron2
 import torch
 from detectron2.config import CfgNode
-from detectron2.data import MetadataCatalog, get_detection_dataset_dicts
+from detectron2.data import DatasetCatalog, MetadataCatalog, get_detection_dataset_dicts
 from detectron2.utils.env import seed_all_rng
 from fvcore.nn import weight_init
 
@@ -19,6 +19,7 @@ from ..data.dataset_mapper import PartialSupervisionMapper
 from ..engine import Trainer, freeze_detector, readable_checkpoint
 from ..files import read_json, write_json
 from ..safe_checkpointer import SafeCheckpointer
+from ..semantic.trainer import SemanticTrainer, trainer_class
 from .feature_cache import (
     CachedFeaturesModel,
     FeatureCache,
@@ -45,15 +46,23 @@ def versions() -> Dict[str, str]:
 
 def fingerprint(cfg: CfgNode, *parents: Optional[str]) -> str:
     """Changes with all that decides a stage's result: config, data, versions, earlier stages."""
-    names = (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST)
-    # Shapes writes its parameters into the name of this folder.
-    data = [Path(MetadataCatalog.get(name).get("json_file", "")).parent.name for name in names]
+    data = [_data_version(name) for name in (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST)]
     cfg = cfg.clone()
     cfg.defrost()
     cfg.OUTPUT_DIR = ""
     cfg.MODEL.WEIGHTS = ""  # a path; what it holds is in the fingerprint of the stage before
     text = repr((cfg.dump(), data, sorted(versions().items()), parents))
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _data_version(name: str) -> str:
+    """Changes with a data set's parameters, for those that are drawn, or with its list of files."""
+    metadata = MetadataCatalog.get(name)
+    if metadata.get("evaluator_type") != "sem_seg":
+        # Shapes writes its parameters into the name of this folder.
+        return Path(metadata.get("json_file", "")).parent.name
+    files = [Path(record["sem_seg_file_name"]).parts[-3:] for record in DatasetCatalog.get(name)]
+    return hashlib.sha256(repr(files).encode()).hexdigest()[:16]
 
 
 def finished(folder: Path, expected: str) -> Optional[Dict[str, Any]]:
@@ -64,11 +73,14 @@ def finished(folder: Path, expected: str) -> Optional[Dict[str, Any]]:
     return record if record["fingerprint"] == expected else None
 
 
-def train_detector(cfg: CfgNode) -> Dict[str, Any]:
-    """Stage one: train and evaluate a detector; its weights go to ``OUTPUT_DIR/model_final.pth``.
+def train_model(cfg: CfgNode) -> Dict[str, Any]:
+    """Train and evaluate what stands on no other model: a detector, or a semantic segmentor.
+
+    Its weights go to ``OUTPUT_DIR/model_final.pth``.
 
     Returns:
-        ``{"fingerprint", "metrics", "seconds"}``, also in ``OUTPUT_DIR/done.json``.
+        ``{"fingerprint", "metrics", "seconds", "trainable_parameters"}``, also in
+        ``OUTPUT_DIR/done.json``.
     """
     start = time.perf_counter()
     trainer = _new_trainer(cfg)
@@ -168,7 +180,8 @@ def _new_trainer(cfg: CfgNode) -> Trainer:
     cfg.defrost()
     cfg.DATASETS.TEST = ()  # evaluation comes after training, and is timed apart
     seed_all_rng(cfg.SEED)
-    trainer = StageTrainer(cfg)
+    semantic = trainer_class(cfg) is SemanticTrainer
+    trainer = SemanticTrainer(cfg) if semantic else StageTrainer(cfg)
     trainer.resume_or_load(resume=False)
     # Rows draw different numbers of initial weights; from here on they draw the same RoIs.
     seed_all_rng(cfg.SEED)
@@ -204,7 +217,7 @@ def _finish(
     cfg: CfgNode, trainer: Trainer, record: Dict[str, Any], training_seconds: float
 ) -> Dict[str, Any]:
     start = time.perf_counter()
-    results = Trainer.test(cfg, trainer.model)
+    results = type(trainer).test(cfg, trainer.model)
     record = {
         **record,
         "metrics": {f"{task}/{k}": v for task, m in results.items() for k, v in m.items()},

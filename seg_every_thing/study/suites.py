@@ -1,4 +1,4 @@
-"""Suites: the paper's tables on COCO (one command a row), and the same on Shapes (in minutes)."""
+"""Suites: the paper's tables on COCO (one command a row), and in minutes on Shapes and CamVid."""
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -6,6 +6,7 @@ from typing import Dict, List, Mapping, Optional, Tuple
 
 from ..data.splits import coco_random_splits, shapes_random_splits
 from . import rows as r
+from . import semantic_rows
 from .mask_rcnn_rows import LEAVES as MASK_RCNN_LEAVES
 from .mask_rcnn_rows import TABLES as MASK_RCNN_TABLES
 from .rows import Row
@@ -31,22 +32,25 @@ class Suite:
         train_set: registered data set, for class names and masks.
         bases: stage -> config file below ``configs/``.
         tables: by the paper's number.
-        directions: the two directions of partial supervision, each other's mirror image.
+        directions: the two directions of partial supervision, each other's mirror image, if any.
         random_splits: Figure 3: size of set A -> names of splits.
-        figure_3: the two rows of Figure 3, baseline first.
+        figure_3: the two rows of Figure 3, baseline first, if the suite has it.
         leaves: row name -> config file that holds base and overrides, where there is one.
-        detector: stage one, or None when the base of stage two names its weights.
+        detector: stage one, or None when the base of stage two names its weights, or no row stands
+            on a detector.
+        on_gpus: rows run as commands, one after the other; else on the CPU cores of this machine.
     """
 
     name: str
     train_set: str
     bases: Mapping[str, str]
     tables: Mapping[str, Table]
-    directions: Tuple[Direction, Direction]
-    random_splits: Mapping[int, Tuple[str, ...]]
-    figure_3: Tuple[Row, Row]
+    directions: Tuple[Direction, ...] = ()
+    random_splits: Mapping[int, Tuple[str, ...]] = field(default_factory=dict)
+    figure_3: Tuple[Row, ...] = ()
     leaves: Mapping[str, str] = field(default_factory=dict)
     detector: Optional[Row] = None
+    on_gpus: bool = False
 
     def rows(self) -> Dict[str, Row]:
         """Every row of every table, and of Figure 3, by name."""
@@ -133,8 +137,13 @@ SHAPES = Suite(
         "detector": "shapes/detector.yaml",
         "stage_two": "shapes/Base-StageTwo.yaml",
         "end_to_end": "shapes/Base-EndToEnd.yaml",
+        **semantic_rows.bases("Shapes"),
     },
-    tables={**_tables(r.EMBEDDING, _TABLE_2), **MASK_RCNN_TABLES},
+    tables={
+        **_tables(r.EMBEDDING, _TABLE_2),
+        **MASK_RCNN_TABLES,
+        **semantic_rows.TABLES,
+    },
     directions=(Direction("A -> B", "shapes_A"), Direction("B -> A", "shapes_B")),
     random_splits=_by_size(shapes_random_splits()),
     # Half the budget: there are many, and two rows of a pair share it.
@@ -144,6 +153,7 @@ SHAPES = Suite(
         "clsbox_mlp": "shapes/maskx.yaml",
         "oracle": "shapes/oracle.yaml",
         **MASK_RCNN_LEAVES,
+        **semantic_rows.leaves("shapes"),
     },
     detector=r.DETECTOR,
 )
@@ -184,11 +194,20 @@ def _coco() -> Suite:
             **{name: f"coco/{leaf}.yaml" for name, leaf in _COCO_END_TO_END.items()},
             **{name: f"coco/stage_two/{name}.yaml" for name in stage_two},
         },
+        on_gpus=True,
     )
 
 
 COCO = _coco()
-SUITES = {"shapes": SHAPES, "coco": COCO}
+
+CAMVID = Suite(
+    name="camvid",
+    train_set="camvid_train",
+    bases=semantic_rows.bases("CamVid"),
+    tables=semantic_rows.TABLES,
+    leaves=semantic_rows.leaves("camvid"),
+)
+SUITES = {suite.name: suite for suite in (SHAPES, CAMVID, COCO)}
 
 # `make demo`: three rows of the tables in the first direction.
 QUICKSTART_ROWS = (

@@ -2,31 +2,37 @@
 
 import logging
 from pathlib import Path
-from typing import Any, Callable, Dict, Mapping, Sequence
+from typing import Any, Callable, Dict, List, Mapping, Sequence
 
 from detectron2.data import DatasetCatalog
 
 from ..data.partial import class_names_of, count_supervision
 from ..data.splits import resolve_class_split
 from ..files import write_json, write_text
+from ..semantic.ceilings import label_ceilings
 from .diagnostics import class_vectors_of, diagnose
 from .plots import plot_diagnostics, plot_figure_3
-from .results import figure_3, metrics_of, orderings, summarize
-from .runner import Run
+from .results import directions_of, figure_3, metrics_of, orderings, summarize
+from .runner import Run, row_config
 from .scheduler import Record
+from .semantic_gallery import write_semantic_gallery
 from .stages import metric_names, versions
 from .suites import Suite
+from .table import Table
 from .tables import (
     ablation_table,
+    ceilings_table,
     diagnostics_table,
     figure_3_table,
     metrics_table,
     orderings_table,
+    plain_cells,
     plain_table,
 )
 
 logger = logging.getLogger(__name__)
 
+_PREDICTIONS = "sem_seg_predictions.json"
 _DIAGNOSED = ("class_agnostic", "clsbox")
 
 
@@ -40,7 +46,7 @@ def write_summary(
     output: Path,
     wall_seconds: float,
 ) -> Dict[str, Any]:
-    """Write ``results.json``, ``tables.md``, ``figure_3.png`` and ``diagnostics.png``.
+    """Write ``results.json``, ``tables.md``, plots, and galleries of semantic tables.
 
     Args:
         suite: that was run.
@@ -71,7 +77,7 @@ def write_summary(
         claims = orderings(suite, table, records, seeds)
         rows = {}
         for row in table.rows:
-            split = suite.directions[0].split
+            split = directions_of(suite, table)[0].split
             parameters = _parameters(records, Run(row, split, seeds[0]))
             baseline = suite.rows().get(row.baseline)
             other = _parameters(records, Run(baseline, split, seeds[0])) if baseline else None
@@ -88,6 +94,10 @@ def write_summary(
         text += [f"## Table {table.title}\n", render(suite, key, table, summary), ""]
         if claims:
             text += [orderings_table(claims), ""]
+        if table.rows[0].semantic:
+            results["tables"][key]["ceilings"] = _semantic_extras(
+                *(suite, key, table, summary, seeds[0], output, text)
+            )
     if "fig3" in tables:
         points = figure_3(suite, records, seeds, _masks_per_class(suite))
         results["fig3"] = points
@@ -109,6 +119,36 @@ def write_summary(
     write_json(output / "results.json", results)
     write_text(output / "tables.md", "\n".join(text))
     return results
+
+
+def _semantic_extras(
+    suite: Suite,
+    key: str,
+    table: Table,
+    summary: Mapping[str, Any],
+    seed: int,
+    output: Path,
+    text: List[str],
+) -> Dict[int, Dict[str, float]]:
+    """Add ceilings and a gallery to the text; returns the ceilings."""
+    cfg = row_config(suite, Run(table.rows[0], "", seed), ())
+    (data_set,) = cfg.DATASETS.TEST
+    ceilings = label_ceilings(cfg, table.ceilings)
+    if ceilings:
+        text += [ceilings_table(ceilings, table.metrics), ""]
+    predictions = [
+        (row.title, output / Run(row, "", seed).name / "inference" / data_set / _PREDICTIONS)
+        for row in table.rows
+    ]
+    page = write_semantic_gallery(
+        output / f"gallery_{key}",
+        table.title,
+        data_set,
+        [(title, path) for title, path in predictions if path.is_file()],
+        plain_cells(suite, table, summary),
+    )
+    text += [f"Pictures of seed {seed}: `{page.relative_to(output)}`", ""]
+    return ceilings
 
 
 def _short(record: Record) -> Record:
@@ -149,6 +189,8 @@ def _diagnostics(
 ) -> Dict[str, Any]:
     """For each direction in which both rows are complete: title -> :func:`diagnose`."""
     rows = suite.rows()
+    if not set(_DIAGNOSED) <= set(rows):
+        return {}
     low_row, high_row = (rows[name] for name in _DIAGNOSED)
     found = {}
     for i, direction in enumerate(suite.directions):

@@ -20,6 +20,8 @@ class Table:
         unharmed: (row, baseline) of which the paper finds that set A does not suffer.
         ours: orderings to test for rows that the paper does not have.
         metrics: where there are no sets A and B: what the table shows, of a single direction.
+        claimed: the metric of claims without a set.
+        ceilings: strides of which the table shows what perfect scores could reach.
     """
 
     title: str
@@ -28,3 +30,5 @@ class Table:
     unharmed: Tuple[Tuple[str, str], ...] = ()
     ours: Tuple[Claim, ...] = ()
     metrics: Tuple[str, ...] = ()
+    claimed: str = "segm/AP"
+    ceilings: Tuple[int, ...] = ()

@@ -1,12 +1,23 @@
 """Tables of a study as Markdown: what a reader of the paper recognises."""
 
-from typing import Any, Dict, List, Mapping, Sequence
+from typing import Any, Dict, List, Mapping, Sequence, Tuple
 
-from .paper import LABEL, paper_values
+from .paper import LABEL, paper_rows, paper_values
 from .report import text_table
-from .results import METRICS, spread
+from .results import METRICS, directions_of, spread
 from .suites import Suite
 from .table import Table
+
+_NAMES = {
+    "segm/AP": "mask AP",
+    "segm/AP50": "mask AP50",
+    "segm/AP75": "mask AP75",
+    "bbox/AP": "box AP",
+    "sem_seg/pixel_acc": "pixel acc",
+    "sem_seg/mean_acc": "mean acc",
+    "sem_seg/mean_IU": "mean IU",
+    "sem_seg/fw_IU": "f.w. IU",
+}
 
 
 def cell(spread: Mapping[str, Any]) -> str:
@@ -42,13 +53,31 @@ def ablation_table(
 def plain_table(
     suite: Suite, key: str, table: Table, summary: Mapping[str, Mapping[str, Mapping[str, Any]]]
 ) -> str:
-    """Tables without sets A and B: the metrics that the table names."""
-    split = suite.directions[0].split
+    """Tables without sets A and B, and under them what the paper has."""
+    headers, rows = plain_cells(suite, table, summary)
+    for title, values in paper_rows(key).items():
+        rows.append([title, *(str(values.get(metric, "-")) for metric in table.metrics)])
+    return text_table(headers, rows)
+
+
+def plain_cells(
+    suite: Suite, table: Table, summary: Mapping[str, Mapping[str, Mapping[str, Any]]]
+) -> Tuple[List[str], List[List[str]]]:
+    """Headers and cells of the metrics that the table names."""
+    split = directions_of(suite, table)[0].split
     rows = [
         [row.title, *(_or_dash(summary.get(row.name, {}).get(split, {}), m) for m in table.metrics)]
         for row in table.rows
     ]
-    return text_table(["", *table.metrics], rows)
+    return ["", *(_NAMES.get(metric, metric) for metric in table.metrics)], rows
+
+
+def ceilings_table(ceilings: Mapping[int, Mapping[str, float]], metrics: Sequence[str]) -> str:
+    """What perfect scores of each stride could reach."""
+    names = [metric.split("/")[1] for metric in metrics]
+    rows = [[str(s), *(f"{found[n]:.1f}" for n in names)] for s, found in ceilings.items()]
+    headers = ["labels at stride", *(_NAMES.get(metric, metric) for metric in metrics)]
+    return text_table(headers, rows)
 
 
 def metrics_table(
@@ -75,11 +104,18 @@ def _or_dash(found: Mapping[str, Mapping[str, Any]], name: str) -> str:
 
 def orderings_table(found: Sequence[Mapping[str, Any]]) -> str:
     """Each ordering, who reports it, the measured difference, and whether it holds."""
+    with_sets = any(x["direction"] for x in found)
     rows = [
-        [x["claim"], x["source"], x["direction"], _signed(x["difference"]), x["verdict"]]
+        [
+            *(x["claim"], x["source"], *([x["direction"]] if with_sets else [])),
+            *(_signed(x["difference"]), x["verdict"]),
+        ]
         for x in found
     ]
-    return text_table(["ordering", "of", "direction", "difference in AP", "here"], rows)
+    metrics = {x["metric"] for x in found}
+    unit = "mean IU" if metrics == {"sem_seg/mean_IU"} else "AP"
+    directions = ["direction"] if with_sets else []
+    return text_table(["ordering", "of", *directions, f"difference in {unit}", "here"], rows)
 
 
 def _signed(spread: Mapping[str, Any]) -> str:
