@@ -111,6 +111,16 @@ def test_equals_a_plain_reference(skips: bool, size: Any) -> None:
     torch.testing.assert_close(out, plain_forward(net, x), rtol=1e-10, atol=1e-10)
 
 
+def test_count_of_four_poolings_of_five_layers() -> None:
+    """55 convolutions: the likely source of the 1.5 M that the paper gives for FC-DenseNet56."""
+    net = f"{(5,) * 4}"
+    opts = ("MODEL.FC_DENSENET.DOWN", net, "MODEL.FC_DENSENET.UP", net)
+    model = built(56, *opts, "MODEL.FC_DENSENET.BOTTLENECK", 5)
+    statistics = [b for n, b in model.named_buffers() if "running_" in n]
+    assert sum(p.numel() for p in model.parameters()) == 1_459_835
+    assert 1_459_835 + sum(b.numel() for b in statistics) == 1_482_299
+
+
 def test_sizes_that_nothing_divides() -> None:
     net = FCDenseNet(**{**SMALL, "down": (1,) * 5, "up": (1,) * 5}).eval()
     with torch.no_grad():

@@ -2,7 +2,7 @@
 
 import logging
 from pathlib import Path
-from typing import Any, Callable, Dict, List, Mapping, Sequence
+from typing import Any, Callable, Dict, List, Mapping, Sequence, Tuple
 
 from detectron2.data import DatasetCatalog
 
@@ -18,7 +18,6 @@ from .scheduler import Record
 from .semantic_gallery import write_semantic_gallery
 from .stages import metric_names, versions
 from .suites import Suite
-from .table import Table
 from .tables import (
     ablation_table,
     ceilings_table,
@@ -95,9 +94,9 @@ def write_summary(
         if claims:
             text += [orderings_table(claims), ""]
         if table.rows[0].semantic:
-            results["tables"][key]["ceilings"] = _semantic_extras(
-                *(suite, key, table, summary, seeds[0], output, text)
-            )
+            ceilings, more = _ceilings_and_gallery(suite, key, summary, seeds[0], output)
+            results["tables"][key]["ceilings"] = ceilings
+            text += more
     if "fig3" in tables:
         points = figure_3(suite, records, seeds, _masks_per_class(suite))
         results["fig3"] = points
@@ -121,21 +120,15 @@ def write_summary(
     return results
 
 
-def _semantic_extras(
-    suite: Suite,
-    key: str,
-    table: Table,
-    summary: Mapping[str, Any],
-    seed: int,
-    output: Path,
-    text: List[str],
-) -> Dict[int, Dict[str, float]]:
-    """Add ceilings and a gallery to the text; returns the ceilings."""
+def _ceilings_and_gallery(
+    suite: Suite, key: str, summary: Mapping[str, Any], seed: int, output: Path
+) -> Tuple[Dict[int, Dict[str, float]], List[str]]:
+    """Of a semantic table: the ceilings by stride, and lines for ``tables.md``."""
+    table = suite.tables[key]
     cfg = row_config(suite, Run(table.rows[0], "", seed), ())
     (data_set,) = cfg.DATASETS.TEST
     ceilings = label_ceilings(cfg, table.ceilings)
-    if ceilings:
-        text += [ceilings_table(ceilings, table.metrics), ""]
+    text = [ceilings_table(ceilings, table.metrics), ""] if ceilings else []
     predictions = [
         (row.title, output / Run(row, "", seed).name / "inference" / data_set / _PREDICTIONS)
         for row in table.rows
@@ -148,7 +141,7 @@ def _semantic_extras(
         plain_cells(suite, table, summary),
     )
     text += [f"Pictures of seed {seed}: `{page.relative_to(output)}`", ""]
-    return ceilings
+    return ceilings, text
 
 
 def _short(record: Record) -> Record:
