@@ -1,13 +1,18 @@
 """Images, folders of images and videos as one sequence of pictures."""
 
+import logging
+import time
 from pathlib import Path
-from typing import Dict, Iterator, List, NamedTuple, Sequence, Tuple
+from typing import Dict, Iterator, List, NamedTuple, Sequence, Set, Tuple
 
 import cv2
 import numpy as np
 from detectron2.data.detection_utils import read_image
 from PIL import Image
 
+logger = logging.getLogger(__name__)
+
+_LOG_EVERY = 5.0  # seconds
 _IMAGES = (".bmp", ".gif", ".jfif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
 _VIDEOS = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm", ".wmv")
 
@@ -133,3 +138,36 @@ def _frames(path: Path, step: int) -> Iterator[Tuple[int, np.ndarray]]:
             index += 1
     finally:
         capture.release()
+
+
+def unused_name(stem: str, used: Set[str]) -> str:
+    """A name that no picture has yet, also where upper and lower case are the same."""
+    name, number = stem, 1
+    while name.lower() in used:
+        number += 1
+        name = f"{stem}_{number}"
+    used.add(name.lower())
+    return name
+
+
+class PictureProgress:
+    """Logs every few seconds how far the run is and how long it will take."""
+
+    def __init__(self, total: int) -> None:
+        self._total = total
+        self._done = 0
+        self._start = self._last_log = time.perf_counter()
+
+    def step(self) -> None:
+        self._done += 1
+        now = time.perf_counter()
+        if now - self._last_log < _LOG_EVERY and self._done not in (1, self._total):
+            return
+        self._last_log = now
+        pace = (now - self._start) / self._done
+        self._total = max(self._total, self._done)  # a video's header may be wrong
+        left = (self._total - self._done) * pace
+        logger.info(
+            *("picture %d of %d, %.2f s each, ETA %s", self._done, self._total, pace),
+            f"{left // 3600:.0f}:{left // 60 % 60:02.0f}:{left % 60:02.0f}",
+        )

@@ -13,6 +13,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets import register_coco_instances
 from pycocotools.coco import COCO
 
+from seg_every_thing import pictures
 from seg_every_thing.cli import demo
 from seg_every_thing.cli.common import load_config
 from seg_every_thing.data.shapes import SHAPES_CLASSES, SHAPES_SET_A
@@ -241,7 +242,7 @@ def test_log_tells_progress_and_eta(
 ) -> None:
     stub([0], [0.9])
     handler = logging.StreamHandler()  # to the stderr of this test
-    log = logging.getLogger(demo.__name__)
+    log = logging.getLogger(pictures.__name__)
     log.addHandler(handler)
     log.setLevel(logging.INFO)  # as the command line does
     try:

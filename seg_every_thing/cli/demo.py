@@ -2,7 +2,6 @@
 
 import argparse
 import logging
-import time
 from collections import Counter
 from pathlib import Path
 from typing import Any, Dict, List, Mapping, Sequence, Set, Tuple
@@ -20,11 +19,19 @@ from ..engine import readable_checkpoint
 from ..files import make_output_dir, write_json
 from ..gallery import GalleryItem, write_gallery
 from ..given_boxes import GivenBox, assign_boxes, predict_masks, read_given_boxes
-from ..pictures import count_pictures, find_inputs, read_pictures
+from ..pictures import (
+    PictureProgress,
+    count_pictures,
+    find_inputs,
+    read_pictures,
+    unused_name,
+)
 from ..safe_checkpointer import SafeCheckpointer
+from ..semantic.trainer import SemanticTrainer, trainer_class
 from ..visualization import draw_instances, save_picture
 from ..vocabulary import Vocabulary, class_filter, classes_of, vocabulary_of
 from .common import add_config_arguments, load_config
+from .demo_semantic import check_arguments, draw_labels
 
 __all__ = [
     "add_arguments",
@@ -37,9 +44,7 @@ __all__ = [
 
 logger = logging.getLogger(__name__)
 
-HELP = "Draw predictions on images, folders of images or videos; write COCO results and a gallery."
-
-_LOG_EVERY = 5.0  # seconds
+HELP = "Draw predictions on images, folders of images or videos; write results and a gallery."
 
 _Given = Sequence[Tuple[GivenBox, int]]  # boxes of a picture, with their class indices
 
@@ -58,7 +63,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         required=True,
         metavar="DIR",
         help="gets a picture for each image, index.html, predictions.json (COCO results) and "
-        "images.json (COCO images and categories that the results refer to)",
+        "images.json (COCO images and categories that the results refer to); from models that "
+        "label pixels the labels of each image",
     )
     parser.add_argument(
         "--threshold",
@@ -124,6 +130,11 @@ def run(args: argparse.Namespace) -> None:
         if file.resolve().parent == output.resolve():
             raise ValueError(f"--output '{output}' holds the input '{file}': give another folder")
     cfg = load_config(args.config_file, args.opts)
+    if trainer_class(cfg) is SemanticTrainer:
+        check_arguments(args)
+        total = count_pictures(files, args.frame_step)
+        draw_labels(args, cfg, build_predictor(cfg), files, total)
+        return
     cfg.MODEL.ROI_HEADS.SCORE_THRESH_TEST = args.threshold  # else the config's could be higher
     vocabulary, vectors = _with_added_classes(vocabulary_of(cfg), args)
     wanted = class_filter(args.classes, vocabulary) if args.classes is not None else None
@@ -142,7 +153,7 @@ def run(args: argparse.Namespace) -> None:
     items: List[GalleryItem] = []
     found: List[int] = []
     used: Set[str] = set()
-    progress = _Progress(total)
+    progress = PictureProgress(total)
     for picture in read_pictures(files, args.frame_step):
         instances = _predict(predictor, picture.image, given.get(picture.name, ()))
         instances = instances[instances.scores >= args.threshold]
@@ -153,7 +164,7 @@ def run(args: argparse.Namespace) -> None:
             max_instances=args.max_instances,
             added=vocabulary.added,
         )
-        target = _unused(picture.stem, used) + ".jpg"
+        target = unused_name(picture.stem, used) + ".jpg"
         save_picture(output / target, drawn)
         height, width = picture.image.shape[:2]
         image_id = len(images) + 1
@@ -242,16 +253,6 @@ def _predict(predictor: DefaultPredictor, image: np.ndarray, given: _Given) -> I
     return Instances.cat([instances, masked])
 
 
-def _unused(stem: str, used: Set[str]) -> str:
-    """A name that no picture has yet, also where upper and lower case are the same."""
-    name, number = stem, 1
-    while name.lower() in used:
-        number += 1
-        name = f"{stem}_{number}"
-    used.add(name.lower())
-    return name
-
-
 def _count(classes: Sequence[int], vocabulary: Vocabulary) -> str:
     text = f"{len(classes)} instance{'' if len(classes) == 1 else 's'}"
     kinds = Counter(kind_of(c, vocabulary.set_a, vocabulary.added) for c in classes)
@@ -297,26 +298,3 @@ def _write_page(
         intro += f" Added classes, whose boxes were all given: {names}."
     with_sets, with_added = vocabulary.set_a is not None, bool(vocabulary.added)
     write_gallery(path, "Predictions", intro, items, with_sets=with_sets, with_added=with_added)
-
-
-class _Progress:
-    """Logs every few seconds how far the run is and how long it will take."""
-
-    def __init__(self, total: int) -> None:
-        self._total = total
-        self._done = 0
-        self._start = self._last_log = time.perf_counter()
-
-    def step(self) -> None:
-        self._done += 1
-        now = time.perf_counter()
-        if now - self._last_log < _LOG_EVERY and self._done not in (1, self._total):
-            return
-        self._last_log = now
-        pace = (now - self._start) / self._done
-        self._total = max(self._total, self._done)  # a video's header may be wrong
-        left = (self._total - self._done) * pace
-        logger.info(
-            *("picture %d of %d, %.2f s each, ETA %s", self._done, self._total, pace),
-            f"{left // 3600:.0f}:{left // 60 % 60:02.0f}:{left % 60:02.0f}",
-        )

@@ -12,9 +12,8 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from ..data.labels import read_label
 from ..files import make_output_dir, read_json
 from ..gallery import GalleryItem, write_gallery
+from ..semantic.drawing import class_colors_of, color_map, enlarged
 from ..visualization import save_picture, side_by_side
-
-_SIDE = 320  # pixels; smaller pictures are enlarged without blur
 
 
 def write_semantic_gallery(
@@ -40,9 +39,8 @@ def write_semantic_gallery(
     """
     metadata = MetadataCatalog.get(dataset_name)
     void = metadata.ignore_label
-    colors = np.zeros((256, 3), np.uint8)  # void stays black
-    colors[: len(metadata.stuff_colors)] = metadata.stuff_colors
-    colors = np.ascontiguousarray(colors[:, ::-1])
+    named = class_colors_of(dataset_name, len(metadata.stuff_classes))
+    colors = list(named.values())
     predictions = [(name, _by_image(path)) for name, path in rows]
     records = DatasetCatalog.get(dataset_name)
     chosen = np.linspace(0, len(records) - 1, min(num_images, len(records))).round().astype(int)
@@ -51,20 +49,20 @@ def write_semantic_gallery(
     for k in chosen:
         record = records[k]
         image, label = cv2.imread(record["file_name"]), read_label(record["sem_seg_file_name"])
-        panels = [("image", _enlarged(image)), ("labels", _enlarged(colors[label]))]
+        panels = [("image", enlarged(image)), ("labels", enlarged(color_map(label, colors)))]
         for name, by_image in predictions:
             found = np.full(label.shape, void, np.uint8)
             for segment in by_image[record["file_name"]]:
                 mask = mask_util.decode(segment["segmentation"]).astype(bool)
                 found[mask] = segment["category_id"]
-            panels.append((name, _enlarged(colors[found])))
+            panels.append((name, enlarged(color_map(found, colors))))
         file = f"{k:05d}.png"
         save_picture(output / file, side_by_side(panels))
         items.append(GalleryItem(file, str(record["image_id"])))
     page = output / "index.html"
     write_gallery(
         *(page, title, f"Predictions on {dataset_name}.", items, table),
-        colors={**dict(zip(metadata.stuff_classes, metadata.stuff_colors)), "void": (0, 0, 0)},
+        colors={**named, "void": (0, 0, 0)},
     )
     return page
 
@@ -74,8 +72,3 @@ def _by_image(path: Path) -> Dict[str, List[Dict[str, Any]]]:
     for segment in read_json(path):
         grouped[segment["file_name"]].append(segment)
     return grouped
-
-
-def _enlarged(picture: np.ndarray) -> np.ndarray:
-    scale = max(1, round(_SIDE / picture.shape[0]))
-    return cv2.resize(picture, None, fx=scale, fy=scale, interpolation=cv2.INTER_NEAREST)
