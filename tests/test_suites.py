@@ -159,6 +159,15 @@ def test_dry_run_on_shapes_trains_the_detector_first(capsys: Any, tiny_shapes: P
     assert {cfg.MODEL.WEIGHTS for cfg in rows} == {detector.OUTPUT_DIR + "/model_final.pth"}
 
 
+def test_tables_of_mask_rcnn_have_short_names(capsys: Any) -> None:
+    suite = ("--suite", "shapes", "--tables")
+    short = dry_run(capsys, *suite, "mask_rcnn_2b,2c,2d,2e,agnostic")
+    whole = ",".join(f"mask_rcnn_{name}" for name in ("2b", "2c", "2d", "2e", "agnostic"))
+    assert short == dry_run(capsys, *suite, whole)
+    assert len(short) == 1 + 14  # the detector, and each row once
+    assert dry_run(capsys, *suite, "2") != dry_run(capsys, *suite, "2b")
+
+
 def test_a_row_that_depends_on_the_seed_says_so_in_its_command() -> None:
     arguments = arguments_of(COCO, Run(r.RANDOM, "voc", 7), Path("out"), ())
     assert (

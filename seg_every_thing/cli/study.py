@@ -22,6 +22,8 @@ HELP = "run tables and figures of the papers, with seeds and spreads"
 
 logger = logging.getLogger(__name__)
 
+_MASK_RCNN = "mask_rcnn_"
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of the command."""
@@ -30,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--tables",
         metavar="T,...",
         help="shapes and coco: of 1a, 1b, 1c, 1d, 2 and fig3, default all of these; shapes also: "
-        "mask_rcnn_2b, ..._2c, ..._2d, ..._2e, ..._agnostic, fcn, tiramisu; camvid: fcn, tiramisu",
+        "mask_rcnn_2b, 2c, 2d, 2e, agnostic (of Mask R-CNN), fcn, tiramisu; camvid: fcn, tiramisu",
     )
     parser.add_argument("--seeds", type=int, default=3, help="how many, from 0 on")
     parser.add_argument("--only", action="append", metavar="ROW", help="this row; may be repeated")
@@ -90,7 +92,12 @@ def _chosen_tables(suite: Suite, names: Any) -> List[str]:
     known = [*suite.tables, *(["fig3"] if suite.figure_3 else [])]
     # Tables without sets A and B are not of the paper on Mask^X.
     of_the_paper = [name for name in known if name == "fig3" or not suite.tables[name].metrics]
-    chosen = of_the_paper or known if names is None else [name.strip() for name in names.split(",")]
+    if names is None:
+        return of_the_paper or known
+    chosen = [name.strip() for name in names.split(",")]
+    # "mask_rcnn_2b,2c" is short for "mask_rcnn_2b,mask_rcnn_2c".
+    long = {name[len(_MASK_RCNN) :]: name for name in known if name.startswith(_MASK_RCNN)}
+    chosen = [long.get(name, name) for name in chosen]
     unknown = [name for name in chosen if name not in known]
     if unknown:
         raise ValueError(f"--tables: no table '{unknown[0]}'; known: {', '.join(known)}")

@@ -1,4 +1,7 @@
-"""What scores of a stride could reach at best: the labels, made coarse and fine again."""
+"""What coarse scores are worth: the labels themselves, made coarse and fine again.
+
+No strict bound: a network chooses its scores, and may place an edge better than averages do.
+"""
 
 from typing import Any, Dict, List, Sequence
 
