@@ -98,10 +98,11 @@ class ROIHeadsWithAddedClasses(PartiallySupervisedROIHeads):
         assert transfer is not None  # or there would be no weights
         if self._known_and_all[0] is not known:
             added = torch.arange(self.num_classes, len(self.class_vectors), device=known.device)
-            # In a call of their own: another number of rows could change the last bit of the first.
+            # Each in a call of its own: the number of rows may change the last bit of a row, and
+            # no class must depend on those that are added after it.
             with torch.autocast(known.device.type, enabled=False):
-                filters = transfer(self.describe_classes(added))
-            self._known_and_all = (known, torch.cat([known, filters]))
+                filters = [transfer(self.describe_classes(one)) for one in added.split(1)]
+            self._known_and_all = (known, torch.cat([known, *filters]))
         return self._known_and_all[1]
 
     def _save_to_state_dict(
