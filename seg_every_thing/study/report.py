@@ -79,7 +79,7 @@ def write_comparison_gallery(
     names = metadata.thing_classes
     set_a = resolve_class_split(split_name, names).set_a
     ids = metadata.thing_dataset_id_to_contiguous_id
-    predictions = [(row, _by_image(results)) for row, results in rows]
+    predictions = [(row, results_by("image_id", results)) for row, results in rows]
     items = []
     output.mkdir(parents=True, exist_ok=True)
     for record in DatasetCatalog.get(dataset_name)[:num_images]:
@@ -97,10 +97,11 @@ def write_comparison_gallery(
     return page
 
 
-def _by_image(results: Path) -> Dict[int, List[Dict[str, Any]]]:
-    grouped: Dict[int, List[Dict[str, Any]]] = defaultdict(list)
-    for result in read_json(results):
-        grouped[result["image_id"]].append(result)
+def results_by(key: str, path: Path) -> Dict[Any, List[Dict[str, Any]]]:
+    """The results of a JSON file by what names their image; an image without results has none."""
+    grouped: Dict[Any, List[Dict[str, Any]]] = defaultdict(list)
+    for result in read_json(path):
+        grouped[result[key]].append(result)
     return grouped
 
 

@@ -1,8 +1,7 @@
 """Pictures of what the rows of a semantic table predict, beside the image and its labels."""
 
-from collections import defaultdict
 from pathlib import Path
-from typing import Any, Dict, List, Sequence, Tuple
+from typing import Sequence, Tuple
 
 import cv2
 import numpy as np
@@ -10,10 +9,11 @@ import pycocotools.mask as mask_util
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from ..data.labels import read_label
-from ..files import make_output_dir, read_json
+from ..files import make_output_dir
 from ..gallery import GalleryItem, write_gallery
 from ..semantic.drawing import class_colors_of, color_map, enlarged
 from ..visualization import save_picture, side_by_side
+from .report import results_by
 
 
 def write_semantic_gallery(
@@ -41,7 +41,7 @@ def write_semantic_gallery(
     void = metadata.ignore_label
     named = class_colors_of(dataset_name, len(metadata.stuff_classes))
     colors = list(named.values())
-    predictions = [(name, _by_image(path)) for name, path in rows]
+    predictions = [(name, results_by("file_name", path)) for name, path in rows]
     records = DatasetCatalog.get(dataset_name)
     chosen = np.linspace(0, len(records) - 1, min(num_images, len(records))).round().astype(int)
     make_output_dir(output)
@@ -65,10 +65,3 @@ def write_semantic_gallery(
         colors={**named, "void": (0, 0, 0)},
     )
     return page
-
-
-def _by_image(path: Path) -> Dict[str, List[Dict[str, Any]]]:
-    grouped: Dict[str, List[Dict[str, Any]]] = defaultdict(list)
-    for segment in read_json(path):
-        grouped[segment["file_name"]].append(segment)
-    return grouped

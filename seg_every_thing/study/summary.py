@@ -127,7 +127,7 @@ def _ceilings_and_gallery(
     table = suite.tables[key]
     cfg = row_config(suite, Run(table.rows[0], "", seed), ())
     (data_set,) = cfg.DATASETS.TEST
-    ceilings = label_ceilings(cfg, table.ceilings)
+    ceilings = label_ceilings(cfg, table.ceilings) if table.ceilings else {}
     text = [ceilings_table(ceilings, table.metrics), ""] if ceilings else []
     predictions = [
         (row.title, output / Run(row, "", seed).name / "inference" / data_set / _PREDICTIONS)

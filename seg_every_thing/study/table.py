@@ -21,7 +21,7 @@ class Table:
         ours: orderings to test for rows that the paper does not have.
         metrics: where there are no sets A and B: what the table shows, of a single direction.
         claimed: the metric of claims without a set.
-        ceilings: strides of which the table shows what perfect scores could reach.
+        ceilings: strides at which the table shows what the labels themselves are worth.
     """
 
     title: str

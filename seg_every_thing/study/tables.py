@@ -73,7 +73,7 @@ def plain_cells(
 
 
 def ceilings_table(ceilings: Mapping[int, Mapping[str, float]], metrics: Sequence[str]) -> str:
-    """What perfect scores of each stride could reach."""
+    """What the labels themselves are worth at each stride."""
     names = [metric.split("/")[1] for metric in metrics]
     rows = [[str(s), *(f"{found[n]:.1f}" for n in names)] for s, found in ceilings.items()]
     headers = ["labels at stride", *(_NAMES.get(metric, metric) for metric in metrics)]
