@@ -17,12 +17,12 @@ from detectron2.evaluation import verify_results
 from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 
+from seg_every_thing.checkpoint.safe_checkpointer import SafeCheckpointer
 from seg_every_thing.cli import one_line_errors
-from seg_every_thing.cli.common import load_config
-from seg_every_thing.engine import readable_checkpoint
+from seg_every_thing.config import load_config
+from seg_every_thing.engine.semantic_trainer import trainer_class
+from seg_every_thing.engine.trainer import readable_checkpoint
 from seg_every_thing.files import make_output_dir
-from seg_every_thing.safe_checkpointer import SafeCheckpointer
-from seg_every_thing.semantic.trainer import trainer_class
 
 
 def setup(args: argparse.Namespace) -> CfgNode:

@@ -3,16 +3,16 @@
 Importing the package registers the RoI heads and the mask head, and does nothing else.
 """
 
-from . import timm_backbone  # noqa: F401  (registers its backbones)
 from .config import add_seg_every_thing_config
 from .data.dataset_mapper import PartialSupervisionMapper
-from .data.shapes import register_shapes
+from .data.datasets.shapes import register_shapes
 from .data.splits import resolve_class_split
-from .engine import Trainer, freeze_detector
-from .evaluation import PartialCOCOEvaluator
-from .mask_heads import MaskXHead
-from .roi_heads import PartiallySupervisedROIHeads
-from .weight_transfer import WeightTransfer
+from .engine.trainer import Trainer, freeze_detector
+from .evaluation.coco import PartialCOCOEvaluator
+from .modeling import ablations, semantic, timm_backbone  # noqa: F401  (for their registries)
+from .modeling.mask_heads import MaskXHead
+from .modeling.roi_heads import PartiallySupervisedROIHeads
+from .modeling.weight_transfer import WeightTransfer
 
 __all__ = [
     "MaskXHead",

@@ -1,10 +1,20 @@
-"""The config keys that this project adds to detectron2's."""
+"""The config keys that this project adds to detectron2's, and reading a config that has them."""
 
+import os
+from pathlib import Path
+from typing import List, Optional
+
+import torch
+import yaml
 from detectron2.config import CfgNode as CN
+from detectron2.config import get_cfg
+from detectron2.data import DatasetCatalog
 
-from .ablations.config import add_ablation_config
-from .semantic.config import add_semantic_config
-from .semantic.tiramisu_config import add_tiramisu_config
+from .config_ablations import add_ablation_config
+from .config_semantic import add_semantic_config, add_tiramisu_config
+from .data.datasets.semantic_sets import register_used_semantic_datasets
+from .data.datasets.shapes import register_shapes
+from .data.datasets.visual_genome import register_used_visual_genome
 
 
 def add_seg_every_thing_config(cfg: CN) -> None:
@@ -68,3 +78,41 @@ def add_seg_every_thing_config(cfg: CN) -> None:
     cfg.MODEL.TIMM.WEIGHTS = ""
     # Freeze the batch normalisation (running statistics and affine parameters).
     cfg.MODEL.TIMM.FREEZE_BN = True
+
+
+def load_config(config_file: str, opts: Optional[List[str]] = None) -> CN:
+    """Read a config: detectron2's and our defaults, the file with its bases, then the overrides.
+
+    The device is the CPU where there is no GPU.  The data sets of Shapes are drawn when used.
+
+    Raises:
+        ValueError: for a missing or malformed file, or an unknown key; the message names it.
+    """
+    if not os.path.isfile(config_file):
+        raise ValueError(f"the config file '{config_file}' does not exist")
+    cfg = get_cfg()
+    add_seg_every_thing_config(cfg)
+    try:
+        cfg.merge_from_file(config_file)
+    except (KeyError, ValueError, AttributeError, AssertionError) as e:
+        raise ValueError(f"config file '{config_file}': {e.args[0] if e.args else e}") from e
+    except yaml.YAMLError as e:
+        reason = " ".join(str(e).split())
+        raise ValueError(f"config file '{config_file}' is not valid YAML: {reason}") from e
+    try:
+        cfg.merge_from_list(list(opts or []))
+    except (KeyError, ValueError, AssertionError) as e:
+        raise ValueError(f"config override: {e.args[0] if e.args else e}") from e
+    if not torch.cuda.is_available():
+        cfg.MODEL.DEVICE = "cpu"
+    register_used_shapes(cfg)
+    register_used_semantic_datasets(cfg)
+    register_used_visual_genome(cfg)
+    return cfg
+
+
+def register_used_shapes(cfg: CN, root: Optional[Path] = None) -> None:
+    """Draw and register Shapes where a config uses it and nobody has registered it yet."""
+    used = {*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST}
+    if used & {"shapes_train", "shapes_val"} - set(DatasetCatalog.list()):
+        register_shapes(root)

@@ -2,7 +2,7 @@
 
 from detectron2.config import CfgNode, get_cfg
 
-from seg_every_thing.semantic import add_semantic_config
+from seg_every_thing.modeling.semantic import add_semantic_config
 
 
 def fcn_config(stride: int, num_classes: int, architecture: str = "SemanticSegmentor") -> CfgNode:

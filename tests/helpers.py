@@ -9,7 +9,7 @@ import torch
 from detectron2.config import CfgNode
 from torch import nn
 
-from seg_every_thing.cli.common import load_config
+from seg_every_thing.config import load_config
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 

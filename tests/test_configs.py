@@ -11,7 +11,7 @@ from detectron2.utils.events import EventStorage
 from helpers import CONFIGS
 
 from seg_every_thing import Trainer
-from seg_every_thing.cli.common import load_config
+from seg_every_thing.config import load_config
 
 LEAVES = sorted(
     p

@@ -13,7 +13,7 @@ from torch import nn
 from torch.nn import functional
 
 from seg_every_thing import MaskXHead, PartiallySupervisedROIHeads, WeightTransfer
-from seg_every_thing.mask_heads import MaskMLP
+from seg_every_thing.modeling.mask_heads import MaskMLP
 
 K, C, F, D = 7, 4, 3, 5  # classes, channels, box features, embedding width
 SIDE = 6  # of the mask; the pooled features have half

@@ -13,8 +13,8 @@ from helpers import CONFIGS
 from PIL import Image
 
 from seg_every_thing import add_seg_every_thing_config
-from seg_every_thing.data.camvid import register_camvid
-from seg_every_thing.semantic.tiramisu_config import add_tiramisu_config
+from seg_every_thing.config_semantic import add_tiramisu_config
+from seg_every_thing.data.datasets.camvid import register_camvid
 
 TIRAMISU = CONFIGS / "semantic" / "tiramisu"
 HEIGHT, WIDTH = 40, 52

@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from ..data.align import align, read_extra_map
+from ..data.prepare.align import align, read_extra_map
 
 HELP = "rewrite COCO-format annotations into the classes of another data set"
 

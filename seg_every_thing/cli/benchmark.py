@@ -9,9 +9,9 @@ from typing import Any, Dict, List
 import torch
 from tabulate import tabulate
 
-from ..benchmarks import NUM_CLASSES, benchmark_mask_branch, benchmark_table
-from ..benchmarks_vg import FULL_SIZE, run_prepare_vg_benchmark
-from ..benchmarks_vocabulary import benchmark_vocabulary
+from ..benchmarks.mask_branch import NUM_CLASSES, benchmark_mask_branch, benchmark_table
+from ..benchmarks.visual_genome import FULL_SIZE, run_prepare_vg_benchmark
+from ..benchmarks.vocabulary import benchmark_vocabulary
 from ..files import make_output_dir, write_json
 
 HELP = "measure time and memory of the mask branch, of whole models, and of prepare-vg"

@@ -1,20 +1,11 @@
-"""What several commands share: building a config from files and overrides."""
+"""Arguments that several commands share."""
 
 import argparse
-import os
 from functools import partial
 from pathlib import Path
-from typing import Callable, List, Optional
+from typing import Callable
 
-import torch
-import yaml
-from detectron2.config import CfgNode, get_cfg
-from detectron2.data import DatasetCatalog
-
-from ..config import add_seg_every_thing_config
-from ..data.semantic_sets import register_used_semantic_datasets
-from ..data.shapes import register_shapes
-from ..data.visual_genome import register_used_visual_genome
+from ..data.datasets.shapes import register_shapes
 
 
 def add_config_arguments(parser: argparse.ArgumentParser) -> None:
@@ -60,41 +51,3 @@ def shapes_registration(args: argparse.Namespace) -> Callable[[], None]:
         num_train=args.num_train,
         num_val=args.num_val,
     )
-
-
-def load_config(config_file: str, opts: Optional[List[str]] = None) -> CfgNode:
-    """Read a config: detectron2's and our defaults, the file with its bases, then the overrides.
-
-    The device is the CPU where there is no GPU.  The data sets of Shapes are drawn when used.
-
-    Raises:
-        ValueError: for a missing or malformed file, or an unknown key; the message names it.
-    """
-    if not os.path.isfile(config_file):
-        raise ValueError(f"the config file '{config_file}' does not exist")
-    cfg = get_cfg()
-    add_seg_every_thing_config(cfg)
-    try:
-        cfg.merge_from_file(config_file)
-    except (KeyError, ValueError, AttributeError, AssertionError) as e:
-        raise ValueError(f"config file '{config_file}': {e.args[0] if e.args else e}") from e
-    except yaml.YAMLError as e:
-        reason = " ".join(str(e).split())
-        raise ValueError(f"config file '{config_file}' is not valid YAML: {reason}") from e
-    try:
-        cfg.merge_from_list(list(opts or []))
-    except (KeyError, ValueError, AssertionError) as e:
-        raise ValueError(f"config override: {e.args[0] if e.args else e}") from e
-    if not torch.cuda.is_available():
-        cfg.MODEL.DEVICE = "cpu"
-    register_used_shapes(cfg)
-    register_used_semantic_datasets(cfg)
-    register_used_visual_genome(cfg)
-    return cfg
-
-
-def register_used_shapes(cfg: CfgNode, root: Optional[Path] = None) -> None:
-    """Draw and register Shapes where a config uses it and nobody has registered it yet."""
-    used = {*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST}
-    if used & {"shapes_train", "shapes_val"} - set(DatasetCatalog.list()):
-        register_shapes(root)

@@ -11,7 +11,7 @@ from typing import Any, Dict, Optional, Sequence
 import numpy as np
 import torch
 
-from ..checkpoint import Conversion, convert_detectron_file
+from ..checkpoint.caffe2 import Conversion, convert_detectron_file
 from ..files import make_output_dir, write_json, write_text
 
 HELP = "Convert a Detectron (Caffe2) .pkl model to a detectron2 checkpoint and config."

@@ -13,24 +13,25 @@ from detectron2.engine import DefaultPredictor
 from detectron2.evaluation.coco_evaluation import instances_to_coco_json
 from detectron2.structures import Instances
 
-from ..add_class import add_class, read_class_vector
-from ..class_colors import kind_of
-from ..engine import readable_checkpoint
+from ..annotation.given_boxes import GivenBox, assign_boxes, predict_masks, read_given_boxes
+from ..checkpoint.safe_checkpointer import SafeCheckpointer
+from ..config import load_config
+from ..data.vocabulary import Vocabulary, class_filter, classes_of, vocabulary_of
+from ..engine.semantic_trainer import SemanticTrainer, trainer_class
+from ..engine.trainer import readable_checkpoint
 from ..files import make_output_dir, write_json
-from ..gallery import GalleryItem, write_gallery
-from ..given_boxes import GivenBox, assign_boxes, predict_masks, read_given_boxes
-from ..pictures import (
+from ..modeling.add_class import add_class, read_class_vector
+from ..visualization.class_colors import kind_of
+from ..visualization.drawing import draw_instances, save_picture
+from ..visualization.gallery import GalleryItem, write_gallery
+from ..visualization.pictures import (
     PictureProgress,
     count_pictures,
     find_inputs,
     read_pictures,
     unused_name,
 )
-from ..safe_checkpointer import SafeCheckpointer
-from ..semantic.trainer import SemanticTrainer, trainer_class
-from ..visualization import draw_instances, save_picture
-from ..vocabulary import Vocabulary, class_filter, classes_of, vocabulary_of
-from .common import add_config_arguments, load_config
+from .common import add_config_arguments
 from .demo_semantic import check_arguments, draw_labels
 
 __all__ = [

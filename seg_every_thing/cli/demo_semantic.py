@@ -10,10 +10,10 @@ from detectron2.config import CfgNode
 from detectron2.engine import DefaultPredictor
 
 from ..files import make_output_dir, write_json
-from ..gallery import GalleryItem, write_gallery
-from ..pictures import PictureProgress, read_pictures, unused_name
-from ..semantic.drawing import colors_of_config, enlarged, overlaid
-from ..visualization import save_picture, side_by_side
+from ..visualization.drawing import save_picture, side_by_side
+from ..visualization.gallery import GalleryItem, write_gallery
+from ..visualization.label_maps import colors_of_config, enlarged, overlaid
+from ..visualization.pictures import PictureProgress, read_pictures, unused_name
 
 logger = logging.getLogger(__name__)
 

@@ -3,9 +3,9 @@
 import argparse
 from pathlib import Path
 
+from ..data.datasets.vg_classes import parse_synsets
 from ..data.json_stream import read_lines
-from ..data.vg_classes import parse_synsets
-from ..data.vg_prepare import prepare_visual_genome
+from ..data.prepare.vg_prepare import prepare_visual_genome
 
 HELP = "turn Visual Genome's files into COCO-format data sets of 3001 classes"
 

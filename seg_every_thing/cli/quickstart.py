@@ -11,11 +11,11 @@ from detectron2.data import MetadataCatalog
 
 from ..data.splits import resolve_class_split
 from ..files import write_json
-from ..study.overlap import overlap_metrics
-from ..study.report import recovery, table_rows, text_table, write_comparison_gallery
-from ..study.runner import Run, StudyRunner
-from ..study.stages import metric_names, versions
-from ..study.suites import QUICKSTART_ROWS, SHAPES
+from ..study.definitions.suites import QUICKSTART_ROWS, SHAPES
+from ..study.reporting.overlap import overlap_metrics
+from ..study.reporting.report import recovery, table_rows, text_table, write_comparison_gallery
+from ..study.running.runner import Run, StudyRunner
+from ..study.running.stages import metric_names, versions
 from .common import add_shapes_study_arguments, shapes_registration
 
 HELP = "train and compare class-agnostic, Mask^X and fully supervised masks on Shapes"

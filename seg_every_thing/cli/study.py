@@ -9,13 +9,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Callable, List, Optional, Sequence
 
-from ..data.semantic_sets import register_semantic_datasets
+from ..data.datasets.semantic_sets import register_semantic_datasets
 from ..files import make_output_dir
-from ..study.commands import command_of, run_commands
-from ..study.results import runs_of
-from ..study.runner import Run, StudyRunner, row_differences
-from ..study.suites import SUITES, Suite
-from ..study.summary import write_summary
+from ..study.definitions.suites import SUITES, Suite
+from ..study.reporting.results import runs_of
+from ..study.reporting.summary import write_summary
+from ..study.running.commands import command_of, run_commands
+from ..study.running.runner import Run, StudyRunner, row_differences
 from .common import add_shapes_study_arguments, shapes_registration
 
 HELP = "run tables and figures of the papers, with seeds and spreads"

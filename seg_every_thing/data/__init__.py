@@ -1,0 +1,1 @@
+"""Data sets in which some objects have masks and the others boxes alone."""

@@ -12,7 +12,7 @@ from typing import Dict, List, NamedTuple, Sequence, Tuple
 import numpy as np
 from detectron2.data.datasets.builtin_meta import COCO_CATEGORIES
 
-from .shapes import SHAPES_CLASSES, SHAPES_SET_A
+from .datasets.shapes import SHAPES_CLASSES, SHAPES_SET_A
 
 COCO_CLASSES: Tuple[str, ...] = tuple(c["name"] for c in COCO_CATEGORIES if c["isthing"])
 

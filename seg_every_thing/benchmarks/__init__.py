@@ -1,0 +1,1 @@
+"""Measurements as data: time and memory, each in a fresh process."""

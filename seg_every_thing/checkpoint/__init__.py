@@ -1,0 +1,1 @@
+"""Reading weights from elsewhere: safely, and from Detectron (Caffe2)."""

@@ -1,0 +1,1 @@
+"""What registers data sets with detectron2."""

@@ -1,0 +1,1 @@
+"""What makes annotation files out of others."""

@@ -1,0 +1,1 @@
+"""Training: trainers, freezing, hooks and optimizers."""

@@ -1,0 +1,141 @@
+"""Training of semantic segmentation with the conventions of the project's trainer."""
+
+import logging
+import os
+from typing import Any, List, Optional, Type
+
+import torch
+from detectron2.config import CfgNode
+from detectron2.data import (
+    MetadataCatalog,
+    build_detection_test_loader,
+    build_detection_train_loader,
+)
+from detectron2.engine import HookBase
+from detectron2.engine.hooks import EvalHook
+from detectron2.evaluation import verify_results
+from detectron2.modeling import META_ARCH_REGISTRY, SemanticSegmentor
+from detectron2.utils import comm
+from torch import nn
+
+from ..data.partial import check_data_set
+from ..data.semantic_mapper import SemanticMapper
+from ..evaluation.semantic import FourMetricEvaluator
+from .early_stopping import EarlyStopping, ResumableBestCheckpointer, StopTraining
+from .optimizers import build_lr_scheduler, build_optimizer
+from .trainer import Trainer
+
+logger = logging.getLogger(__name__)
+
+
+def trainer_class(cfg: CfgNode) -> Type[Trainer]:
+    """The trainer for a config: :class:`SemanticTrainer` where the model is a semantic segmentor.
+
+    Raises:
+        ValueError: when detectron2 does not know ``MODEL.META_ARCHITECTURE``.
+    """
+    try:
+        architecture = META_ARCH_REGISTRY.get(cfg.MODEL.META_ARCHITECTURE)
+    except KeyError as e:
+        raise ValueError(f"MODEL.META_ARCHITECTURE: {e.args[0]}") from e
+    semantic = isinstance(architecture, type) and issubclass(architecture, SemanticSegmentor)
+    return SemanticTrainer if semantic else Trainer
+
+
+class SemanticTrainer(Trainer):
+    """Trainer for data sets with a label for each pixel.
+
+    Crops and flips of :class:`SemanticMapper`, the optimizers of ``SOLVER.OPTIMIZER``, metrics of
+    :class:`FourMetricEvaluator`, and with ``TEST.EVAL_PERIOD`` the best model in
+    ``model_best.pth``, with ``TEST.EARLY_STOPPING`` an end as soon as it gets no better.
+    """
+
+    @classmethod
+    def build_train_loader(cls, cfg: CfgNode) -> Any:
+        """A loader of images and labels of the training sets.
+
+        Raises:
+            ValueError: when a data set is unknown, or the model does not have its classes.
+            FileNotFoundError: when files of a data set are missing.
+        """
+        for name in cfg.DATASETS.TRAIN:
+            check_labels_fit(cfg, name)
+        return build_detection_train_loader(cfg, mapper=SemanticMapper(cfg, is_train=True))
+
+    @classmethod
+    def build_test_loader(cls, cfg: CfgNode, dataset_name: str) -> Any:
+        """A loader of ``TEST.IMS_PER_BATCH`` images at a time; errors as above."""
+        check_labels_fit(cfg, dataset_name)
+        return build_detection_test_loader(
+            cfg,
+            dataset_name,
+            mapper=SemanticMapper(cfg, is_train=False),
+            batch_size=cfg.TEST.IMS_PER_BATCH,
+        )
+
+    @classmethod
+    def build_evaluator(
+        cls, cfg: CfgNode, dataset_name: str, output_folder: Optional[str] = None
+    ) -> FourMetricEvaluator:
+        """Pixel metrics, written below ``OUTPUT_DIR/inference/<data set>``."""
+        if output_folder is None:
+            output_folder = os.path.join(cfg.OUTPUT_DIR, "inference", dataset_name)
+        return FourMetricEvaluator(dataset_name, output_dir=output_folder)
+
+    @classmethod
+    def build_optimizer(cls, cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
+        """The optimizer that ``SOLVER.OPTIMIZER`` names."""
+        return build_optimizer(cfg, model)
+
+    @classmethod
+    def build_lr_scheduler(cls, cfg: CfgNode, optimizer: torch.optim.Optimizer) -> Any:
+        """The schedule that ``SOLVER.LR_SCHEDULER_NAME`` names."""
+        return build_lr_scheduler(cfg, optimizer)
+
+    def build_hooks(self) -> List[Optional[HookBase]]:
+        """DefaultTrainer's hooks, the best checkpoint, and early stopping."""
+        hooks = super().build_hooks()
+        period, stopping = self.cfg.TEST.EVAL_PERIOD, self.cfg.TEST.EARLY_STOPPING
+        if period > 0 and comm.is_main_process():
+            best = ResumableBestCheckpointer(period, self.checkpointer, stopping.METRIC)
+            where = next(i for i, hook in enumerate(hooks) if isinstance(hook, EvalHook))
+            hooks.insert(where + 1, best)
+        if stopping.PATIENCE:
+            hooks.append(EarlyStopping(period, stopping.METRIC, stopping.PATIENCE))
+        return hooks
+
+    def train(self) -> Any:
+        """As in DefaultTrainer; an early stop, too, leaves ``model_final.pth``."""
+        try:
+            return super().train()
+        except StopTraining:
+            if comm.is_main_process():
+                self.checkpointer.save("model_final", iteration=self.iter)
+                if self.cfg.TEST.EXPECTED_RESULTS:
+                    verify_results(self.cfg, self._last_eval_results)
+            return self._last_eval_results
+
+
+def check_labels_fit(cfg: CfgNode, dataset_name: str) -> None:
+    """Make sure that a data set is registered and that the model has its classes and its void.
+
+    Raises:
+        ValueError: saying which config key to set.
+    """
+    check_data_set(dataset_name)
+    metadata = MetadataCatalog.get(dataset_name)
+    kind = metadata.get("evaluator_type")
+    if kind != "sem_seg":
+        raise ValueError(
+            f"the data set '{dataset_name}' has no semantic labels (evaluator_type '{kind}'): "
+            f"MODEL.META_ARCHITECTURE '{cfg.MODEL.META_ARCHITECTURE}' needs them"
+        )
+    head = cfg.MODEL.SEM_SEG_HEAD
+    for key, value, needed in (
+        ("NUM_CLASSES", head.NUM_CLASSES, len(metadata.stuff_classes)),
+        ("IGNORE_VALUE", head.IGNORE_VALUE, metadata.ignore_label),
+    ):
+        if value != needed:
+            raise ValueError(
+                f"MODEL.SEM_SEG_HEAD.{key} is {value}, the data set '{dataset_name}' needs {needed}"
+            )

@@ -1,0 +1,164 @@
+"""Training: detectron2's DefaultTrainer with our mapper, our evaluator, and a frozen detector."""
+
+import contextlib
+import logging
+import os
+from functools import partial
+from typing import Any, Iterator, List, Optional
+from unittest import mock
+
+import torch
+from detectron2.config import CfgNode
+from detectron2.data import MetadataCatalog, build_detection_train_loader
+from detectron2.engine import DefaultTrainer, create_ddp_model, defaults
+from detectron2.evaluation import DatasetEvaluator
+from torch import nn
+
+from ..checkpoint.safe_checkpointer import SafeCheckpointer
+from ..data.dataset_mapper import PartialSupervisionMapper
+from ..data.partial import check_data_set, load_training_dicts, valid_annotations
+from ..evaluation.coco import PartialCOCOEvaluator
+
+logger = logging.getLogger(__name__)
+
+_MASK_BRANCH = ("roi_heads.mask_head.", "roi_heads.weight_transfer.")
+
+
+def freeze_detector(model: nn.Module) -> None:
+    """Leave only the mask branch trainable: stage two of stage-wise training (paper, section 3.3).
+
+    Everything outside the mask head and T gets no gradient, and runs in evaluation mode even while
+    the model as a whole trains, so that not even running statistics move.
+
+    Args:
+        model: a ``GeneralizedRCNN`` with :class:`PartiallySupervisedROIHeads`.
+
+    Raises:
+        ValueError: when the model has no mask branch.
+    """
+    if not any(name.startswith(_MASK_BRANCH) for name, _ in model.named_parameters()):
+        raise ValueError("MODEL.FREEZE_DETECTOR: the model has no mask branch to train")
+    for name, parameter in model.named_parameters():
+        if not name.startswith(_MASK_BRANCH):
+            parameter.requires_grad_(False)
+    # model.train() would switch every part back; a hook that gets the model as its argument, rather
+    # than holding on to one, stays right in copies of the model.
+    model.register_forward_pre_hook(_keep_detector_in_eval)
+    _keep_detector_in_eval(model)
+
+
+def _keep_detector_in_eval(model: nn.Module, _: Any = None) -> None:
+    for part in _detector_parts(model):
+        part.eval()
+
+
+def _detector_parts(model: nn.Module) -> List[nn.Module]:
+    names = ("box_pooler", "box_head", "box_predictor", "keypoint_pooler", "keypoint_head")
+    heads = [getattr(model.roi_heads, name, None) for name in names]
+    return [model.backbone, model.proposal_generator, *(part for part in heads if part is not None)]
+
+
+@contextlib.contextmanager
+def _ddp_fit_for(device: str) -> Iterator[None]:
+    """On CPU, let DefaultTrainer wrap the model without ``device_ids``, which DDP refuses there."""
+    if torch.device(device).type != "cpu":
+        yield
+        return
+    fit = partial(create_ddp_model, device_ids=None)
+    with mock.patch.object(defaults, "create_ddp_model", fit):
+        yield
+
+
+class Trainer(DefaultTrainer):
+    """DefaultTrainer for partial supervision.
+
+    Loads every box of the training sets and the masks that ``DATASETS.MASK_CLASSES`` allows,
+    reports AP for set A and set B, and with ``MODEL.FREEZE_DETECTOR`` trains the mask branch alone.
+    """
+
+    def __init__(self, cfg: CfgNode) -> None:
+        """
+        Args:
+            cfg: a detectron2 config with :func:`add_seg_every_thing_config`.
+        """
+        safe = mock.patch.object(defaults, "DetectionCheckpointer", SafeCheckpointer)
+        with _ddp_fit_for(cfg.MODEL.DEVICE), safe:
+            super().__init__(cfg)
+
+    def resume_or_load(self, resume: bool = True) -> None:
+        """As in DefaultTrainer.
+
+        Raises:
+            ValueError: when a checkpoint cannot be read; the message names it.
+        """
+        with readable_checkpoint(self.cfg.MODEL.WEIGHTS, self.cfg.OUTPUT_DIR if resume else ""):
+            super().resume_or_load(resume)
+
+    @classmethod
+    def build_model(cls, cfg: CfgNode) -> nn.Module:
+        """Build the model, with a frozen detector if the config says so."""
+        model = super().build_model(cfg)
+        if cfg.MODEL.FREEZE_DETECTOR:
+            freeze_detector(model)
+        return model
+
+    @classmethod
+    def build_train_loader(cls, cfg: CfgNode) -> Any:
+        """A loader of every box and every usable mask of the training sets."""
+        dicts = load_training_dicts(cfg)
+        return build_detection_train_loader(cfg, mapper=cls.build_mapper(cfg), dataset=dicts)
+
+    @classmethod
+    def build_mapper(cls, cfg: CfgNode) -> Any:
+        """The mapper of the training loader; a subclass may return its own."""
+        return PartialSupervisionMapper(cfg, is_train=True)
+
+    @classmethod
+    def build_test_loader(cls, cfg: CfgNode, dataset_name: str) -> Any:
+        """As in DefaultTrainer, with clear errors for files that are missing or broken."""
+        check_data_set(dataset_name)
+        with valid_annotations([dataset_name]):
+            return super().build_test_loader(cfg, dataset_name)
+
+    @classmethod
+    def build_evaluator(
+        cls, cfg: CfgNode, dataset_name: str, output_folder: Optional[str] = None
+    ) -> DatasetEvaluator:
+        """COCO metrics of sets A, B and all, written below ``OUTPUT_DIR/inference/<data set>``."""
+        kind = MetadataCatalog.get(dataset_name).get("evaluator_type", "coco")
+        if kind != "coco":
+            raise ValueError(
+                f"no evaluator for the data set '{dataset_name}' (evaluator_type '{kind}'): "
+                f"only COCO-format data sets are evaluated"
+            )
+        if output_folder is None:
+            output_folder = os.path.join(cfg.OUTPUT_DIR, "inference", dataset_name)
+        return PartialCOCOEvaluator(
+            dataset_name,
+            class_split=cfg.TEST.CLASS_SPLIT or cfg.DATASETS.MASK_CLASSES,
+            tasks=("bbox", "segm") if cfg.MODEL.MASK_ON else ("bbox",),
+            output_dir=output_folder,
+        )
+
+
+@contextlib.contextmanager
+def readable_checkpoint(path: str, resume_dir: str = "") -> Iterator[None]:
+    """Turn the many ways in which reading a broken checkpoint fails into one that names the file.
+
+    Raises:
+        ValueError: naming the file.
+    """
+    try:
+        yield
+    except (RuntimeError, AssertionError, EOFError, KeyError, OSError, ValueError) as e:
+        reason = str(e).strip().splitlines()[-1:] or [type(e).__name__]
+        source = f"'{path}'" + (f" (or the last one in '{resume_dir}')" if resume_dir else "")
+        raise ValueError(
+            f"cannot load the checkpoint {source}: {reason[0]}. It is missing, truncated or not a "
+            f"detectron2 checkpoint: give another MODEL.WEIGHTS"
+        ) from e
+    except Exception as e:
+        # pickle reports corrupt bytes with errors of any kind.
+        if type(e).__module__ not in ("_pickle", "pickle"):
+            raise
+        raise ValueError(f"cannot load the checkpoint '{path}': it is not valid: {e}") from e

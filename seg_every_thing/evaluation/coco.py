@@ -1,0 +1,160 @@
+"""COCO metrics for all classes, set A and set B, out of one COCOeval pass."""
+
+import copy
+import itertools
+import os
+from typing import Any, Dict, List, Optional, Sequence, Tuple
+
+import numpy as np
+from detectron2.evaluation import COCOEvaluator
+from detectron2.utils.logger import create_small_table
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+
+from ..data.partial import check_data_set, class_names_of, valid_annotations
+from ..data.splits import resolve_class_split
+from ..files import write_json
+
+_METRICS: Dict[str, Tuple[Optional[float], int]] = {
+    # name -> (IoU threshold or None for the mean over all, index of the area range)
+    "AP": (None, 0),
+    "AP50": (0.5, 0),
+    "AP75": (0.75, 0),
+    "APs": (None, 1),
+    "APm": (None, 2),
+    "APl": (None, 3),
+}
+
+ABSENT = -1.0
+"""Value of a metric for which there is no ground truth, as in pycocotools."""
+
+
+def split_metrics(coco_eval: Optional[COCOeval], classes: Sequence[int]) -> Dict[str, float]:
+    """AP, AP50, AP75, APs, APm and APl, in percent, over some of the classes of a COCOeval.
+
+    Equal to a COCOeval restricted to these classes: classes without ground truth do not count.
+
+    Args:
+        coco_eval: after ``accumulate()``; None when the model predicted nothing at all.
+        classes: indices on its category axis.
+
+    Returns:
+        Metrics by name; :data:`ABSENT` where none of the classes has ground truth.
+    """
+    if coco_eval is None:
+        return dict.fromkeys(_METRICS, 0.0)
+    precision = coco_eval.eval["precision"]  # (IoU, recall, class, area, max detections)
+    metrics = {}
+    for name, (iou, area) in _METRICS.items():
+        values = precision[:, :, list(classes), area, -1]
+        if iou is not None:
+            values = values[np.isclose(coco_eval.params.iouThrs, iou)]
+        values = values[values > -1]
+        metrics[name] = float(values.mean() * 100) if values.size else ABSENT
+    return metrics
+
+
+class PartialCOCOEvaluator(COCOEvaluator):
+    """COCOEvaluator that also reports ``AP_A``, ``AP_B`` and so on, for boxes and masks.
+
+    All ground truth of the data set counts, whatever masks training used.  Objects of the data set
+    that have no mask of their own neither help nor harm the mask metrics: their boxes are regions
+    to ignore.  Results also go to ``metrics.json`` in the output folder.
+    """
+
+    _coco_api: COCO
+    _tasks: Optional[Sequence[str]]
+
+    def __init__(self, dataset_name: str, *, class_split: str = "all", **kwargs: Any) -> None:
+        """
+        Args:
+            dataset_name: a registered data set in COCO format.
+            class_split: as ``DATASETS.MASK_CLASSES``; "all" = no sets to tell apart.
+            kwargs: as for :class:`COCOEvaluator`.
+
+        Raises:
+            FileNotFoundError: when the annotation file is missing.
+            ValueError: when the split does not fit the data set.
+        """
+        check_data_set(dataset_name)
+        class_names = class_names_of(dataset_name)
+        self._class_sets: Dict[str, Sequence[int]] = {"": range(len(class_names))}
+        if class_split != "all":
+            split = resolve_class_split(class_split, class_names)
+            self._class_sets.update(_A=split.set_a, _B=split.set_b)
+        with valid_annotations([dataset_name]):
+            super().__init__(dataset_name, **kwargs)
+            for annotation in self._coco_api.dataset.get("annotations", ()):
+                _fill_in(annotation)
+
+    def evaluate(self, img_ids: Optional[List[int]] = None) -> Dict[str, Dict[str, float]]:
+        """As in COCOEvaluator; also written to ``metrics.json``."""
+        results = super().evaluate(img_ids)
+        if results and self._output_dir:
+            flat = {f"{task}/{k}": v for task, m in results.items() for k, v in m.items()}
+            write_json(os.path.join(self._output_dir, "metrics.json"), flat)
+        return results
+
+    def _eval_predictions(
+        self, predictions: List[Dict[str, Any]], img_ids: Optional[List[int]] = None
+    ) -> None:
+        if all(a.get("segmentation") for a in self._coco_api.dataset.get("annotations", ())):
+            super()._eval_predictions(predictions, img_ids)
+            return
+        # Masks need ground truth of their own, in which box-only objects are ignored.
+        all_tasks, box_api = self._tasks, self._coco_api
+        results = itertools.chain(*(p["instances"] for p in predictions))
+        try:
+            for task in all_tasks or self._tasks_from_predictions(list(results)):
+                self._tasks = (task,)
+                self._coco_api = _ignoring_box_only(box_api) if task == "segm" else box_api
+                # The parent changes the category ids of its argument in place.
+                super()._eval_predictions(copy.deepcopy(predictions), img_ids)
+        finally:
+            self._tasks, self._coco_api = all_tasks, box_api
+
+    def _derive_coco_results(
+        self,
+        coco_eval: Optional[COCOeval],
+        iou_type: str,
+        class_names: Optional[List[str]] = None,
+    ) -> Dict[str, float]:
+        stock = super()._derive_coco_results(coco_eval, iou_type, class_names)
+        if iou_type == "keypoints":
+            return {k: v if np.isfinite(v) else ABSENT for k, v in stock.items()}
+        results = {
+            metric + suffix: value
+            for suffix, classes in self._class_sets.items()
+            for metric, value in split_metrics(coco_eval, classes).items()
+        }
+        by_set = {k: v for k, v in results.items() if k.endswith(("_A", "_B"))}
+        if by_set:
+            self._logger.info(f"Set A and set B, {iou_type}:\n" + create_small_table(by_set))
+        # Left over are AP-<class>; a class without ground truth has none.
+        results.update({k: v for k, v in stock.items() if k not in results and np.isfinite(v)})
+        return results
+
+
+def _fill_in(annotation: Dict[str, Any]) -> None:
+    """Bring an annotation, in place, into the form that pycocotools takes."""
+    # Box-only data sets often leave these two out.
+    annotation.setdefault("iscrowd", 0)
+    annotation.setdefault("area", annotation["bbox"][2] * annotation["bbox"][3])
+    if isinstance(annotation.get("segmentation"), list):
+        # Polygons of fewer than 3 points are no masks, and would be taken for boxes, or crash it.
+        annotation["segmentation"] = [
+            p for p in annotation["segmentation"] if len(p) % 2 == 0 and len(p) >= 6
+        ]
+
+
+def _ignoring_box_only(coco_api: COCO) -> COCO:
+    """A copy in which objects without a mask are crowd regions as large as their boxes."""
+    masks_api = COCO()
+    masks_api.dataset = copy.deepcopy(coco_api.dataset)
+    for annotation in masks_api.dataset["annotations"]:
+        if not annotation.get("segmentation"):
+            x, y, w, h = annotation["bbox"]
+            annotation["segmentation"] = [[x, y, x + w, y, x + w, y + h, x, y + h]]
+            annotation["iscrowd"] = 1
+    masks_api.createIndex()
+    return masks_api

@@ -1,0 +1,1 @@
+"""What a model is made of: heads, backbones, and the weight transfer function."""

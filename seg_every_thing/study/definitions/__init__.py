@@ -1,0 +1,1 @@
+"""What a study compares: rows, tables and suites, as data."""

@@ -1,0 +1,1 @@
+"""Training the rows of a study: stages, features kept on disk, jobs."""

@@ -1,0 +1,85 @@
+"""Each run as a command of ``projects_train_net.py``, and running these on machines with GPUs."""
+
+import logging
+import shlex
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Dict, List, Sequence
+
+from ...config import load_config
+from ...files import read_json, write_json
+from ..definitions.suites import CONFIGS, Suite
+from .runner import Run, row_options
+from .scheduler import Record
+from .stages import DONE, finished, row_fingerprint
+
+logger = logging.getLogger(__name__)
+
+SCRIPT = "projects_train_net.py"
+
+
+def arguments_of(suite: Suite, run: Run, output: Path, overrides: Sequence[str]) -> List[str]:
+    """Arguments after the script's name and its ``--num-gpus``."""
+    row = run.row
+    leaf = suite.leaves.get(row.name)
+    options = row_options(run)
+    if leaf is not None:
+        # The leaf holds the row; what is left is of the run: its seed and its split.
+        of_row = {key for key, value in row.overrides if "{seed}" not in str(value)}
+        options = [
+            x for pair in zip(options[::2], options[1::2]) if pair[0] not in of_row for x in pair
+        ]
+    options += [*overrides, "SEED", str(run.seed), "OUTPUT_DIR", str(output / run.name)]
+    if row.on_detector and suite.detector is not None:
+        weights = output / Run(suite.detector, "", run.seed).name / "model_final.pth"
+        options += ["MODEL.WEIGHTS", str(weights)]
+    return ["--config-file", f"configs/{leaf or suite.bases[row.stage]}", *options]
+
+
+def command_of(
+    suite: Suite, run: Run, output: Path, num_gpus: int, overrides: Sequence[str] = ()
+) -> str:
+    """The command of a run, as one types it in the folder of the repository."""
+    gpus = ["--num-gpus", str(num_gpus)] if num_gpus else []
+    file, *rest = (arguments := arguments_of(suite, run, output, overrides))[1:]
+    return shlex.join(["python", SCRIPT, arguments[0], file, *gpus, *rest])
+
+
+def run_commands(
+    suite: Suite, runs: Sequence[Run], output: Path, num_gpus: int, overrides: Sequence[str]
+) -> Dict[str, Record]:
+    """Run one command after the other; what is complete already is used again.
+
+    An interrupted run goes on from its last checkpoint; one that fails does not end the others.
+
+    Returns:
+        Records by :attr:`Run.name`, with ``{"error"}`` for runs that failed.
+    """
+    records: Dict[str, Record] = {}
+    for i, run in enumerate(runs, start=1):
+        folder = output / run.name
+        arguments = arguments_of(suite, run, output, overrides)
+        cfg = load_config(str(CONFIGS.parent / arguments[1]), arguments[2:])
+        expected = row_fingerprint(cfg, "")
+        record = finished(folder, expected)
+        if record:
+            records[run.name] = {**record, "reused": True}
+            continue
+        start = time.perf_counter()
+        logger.info("Run %d of %d: %s", i, len(runs), run.name)
+        script = [sys.executable, str(CONFIGS.parent / SCRIPT), "--num-gpus", str(num_gpus)]
+        code = subprocess.call([*script, "--resume", *arguments], cwd=CONFIGS.parent)
+        results = folder / "inference" / cfg.DATASETS.TEST[0] / "metrics.json"
+        if code != 0 or not results.is_file():
+            records[run.name] = {"error": f"exit code {code} (see {folder / 'log.txt'})"}
+            logger.error("%s failed: %s", run.name, records[run.name]["error"])
+            continue
+        records[run.name] = {
+            "fingerprint": expected,
+            "metrics": read_json(results),
+            "seconds": {"total": time.perf_counter() - start},
+        }
+        write_json(folder / DONE, records[run.name])
+    return records

@@ -1,0 +1,223 @@
+"""Runs the rows of a study: a detector a seed, its features once, then the rows on top of it."""
+
+import logging
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
+
+from detectron2.config import CfgNode
+
+from ...config import load_config
+from ...files import make_output_dir
+from ..definitions.comparison import check_changes
+from ..definitions.rows import Row
+from ..definitions.suites import CONFIGS, Suite
+from .scheduler import Job, Record, run_jobs
+from .stages import (
+    DONE,
+    cache_features,
+    features_complete,
+    fingerprint,
+    finished,
+    row_fingerprint,
+    train_model,
+    train_row,
+)
+
+logger = logging.getLogger(__name__)
+
+# Iterations of these stages take about so many times as long as those of a cached row.
+_WEIGHTS = {"detector": 2.0, "stage_two": 1.0, "end_to_end": 3.0, "fcn": 1.5, "tiramisu": 3.0}
+
+
+@dataclass(frozen=True)
+class Run:
+    """A row trained on a split ("" = without sets A and B) with a seed."""
+
+    row: Row
+    split: str
+    seed: int
+
+    @property
+    def name(self) -> str:
+        """Path of its folder below the output folder, and its key in ``results.json``."""
+        parts = [self.split, self.row.name] if self.row.on_detector else [self.row.name]
+        return "/".join([f"seed{self.seed}", *parts])
+
+
+class StudyRunner:
+    """Trains runs of a suite on this machine; what is complete already is used again."""
+
+    def __init__(
+        self,
+        suite: Suite,
+        output: Path,
+        register_data: Callable[[], None],
+        overrides: Sequence[str] = (),
+    ) -> None:
+        """
+        Args:
+            suite: with a detector to train as stage one, where rows stand on one.
+            output: folder for all results.
+            register_data: registers the data sets; picklable, as each process calls it.
+            overrides: KEY, VALUE, ... on top of every row.
+        """
+        self.suite = suite
+        self.output = make_output_dir(output)
+        self.register_data = register_data
+        self.overrides = list(overrides)
+        self._fingerprints: Dict[int, str] = {}
+        register_data()
+
+    def folder(self, run: Run) -> Path:
+        """Where a run's results are."""
+        return self.output / run.name
+
+    def config(self, run: Run) -> CfgNode:
+        """The complete config of a run."""
+        cfg = row_config(self.suite, run, self.overrides)
+        cfg.OUTPUT_DIR = str(self.folder(run))
+        if run.row.on_detector:
+            cfg.MODEL.WEIGHTS = str(self.folder(self.detector(run.seed)) / "model_final.pth")
+        return cfg
+
+    def detector(self, seed: int) -> Run:
+        """Stage one of a seed."""
+        if self.suite.detector is None:
+            raise ValueError(f"the suite '{self.suite.name}' trains no detector")
+        return Run(self.suite.detector, "", seed)
+
+    def completed(self, run: Run) -> Optional[Record]:
+        """The record of a run that is complete, and was made as it would be made now."""
+        cfg = self.config(run)
+        if run.row.on_detector:
+            expected = row_fingerprint(cfg, self._parent(run.seed))
+        else:
+            expected = fingerprint(cfg)
+        return finished(self.folder(run), expected)
+
+    def train_detector_here(self, seed: int) -> Record:
+        """Stage one in this process, on all cores."""
+        run = self.detector(seed)
+        record = self.completed(run)
+        if record:
+            logger.info("%s: reusing the result in %s", run.row.title, self.folder(run))
+            return {**record, "reused": True}
+        logger.info("Stage one: training the detector (%s)", run.row.title)
+        cfg = self.config(run)
+        os.makedirs(cfg.OUTPUT_DIR, exist_ok=True)
+        return train_model(cfg)
+
+    def train(self, runs: Sequence[Run], workers: int) -> Dict[str, Record]:
+        """Train runs, and the detectors that they need.
+
+        Args:
+            runs: without detectors.
+            workers: how many jobs run at a time, with one thread each.
+
+        Returns:
+            Records by :attr:`Run.name`, detectors included; a run that failed has ``{"error"}``,
+            one that was complete before ``{"reused": True}``.
+        """
+        seeds = dict.fromkeys(run.seed for run in runs if run.row.on_detector)
+        detectors = [self.detector(seed) for seed in seeds]
+        records: Dict[str, Record] = {}
+        for run in [*detectors, *runs]:
+            record = self.completed(run)
+            if record:
+                records[run.name] = {**record, "reused": True}
+        if records:
+            logger.info("Reusing %d results in %s", len(records), self.output)
+        jobs = self._jobs(detectors, [run for run in runs if run.name not in records], records)
+        if jobs:
+            done = run_jobs(jobs, workers, self.register_data)
+            wanted = {run.name for run in [*detectors, *runs]}
+            records.update({name: r for name, r in done.items() if name in wanted})
+        return records
+
+    def _jobs(
+        self, detectors: Sequence[Run], runs: Sequence[Run], records: Dict[str, Record]
+    ) -> List[Job]:
+        """What stands on nothing, detectors first; then, seed by seed, features and rows."""
+        alone = [detector for detector in detectors if detector.name not in records]
+        alone += [run for run in runs if not run.row.on_detector]
+        jobs = [self._job(run, train_model, (self._fresh(run),), ()) for run in alone]
+        for detector in detectors:
+            mine = [run for run in runs if run.row.on_detector and run.seed == detector.seed]
+            stage_two = [run for run in mine if run.row.stage == "stage_two"]
+            parent = self._parent(detector.seed)
+            cache = self.folder(detector) / f"features_{parent}"
+            features = f"{detector.name}/features"
+            if stage_two and not features_complete(cache):
+                jobs.append(
+                    Job(
+                        *(features, cache_features, (self.config(stage_two[0]), cache), cache),
+                        needs=(detector.name,),
+                    )
+                )
+            for run in mine:
+                cached = run.row.stage == "stage_two"
+                arguments = (self._fresh(run), cache if cached else None, parent)
+                jobs.append(
+                    self._job(run, train_row, arguments, (features if cached else detector.name,))
+                )
+        return jobs
+
+    def _job(
+        self, run: Run, function: Callable[..., Record], arguments: Tuple[Any, ...], needs: Any
+    ) -> Job:
+        return Job(
+            *(run.name, function, arguments, self.folder(run), needs),
+            iterations=arguments[0].SOLVER.MAX_ITER,
+            weight=_WEIGHTS[run.row.stage],
+        )
+
+    def _fresh(self, run: Run) -> CfgNode:
+        """The config of a run whose folder holds nothing that an interrupted run left behind."""
+        folder = self.folder(run)
+        if run.row.stage == "detector":
+            (folder / DONE).unlink(missing_ok=True)
+            (folder / "metrics.json").unlink(missing_ok=True)
+        elif folder.is_dir():
+            shutil.rmtree(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        return self.config(run)
+
+    def _parent(self, seed: int) -> str:
+        if seed not in self._fingerprints:
+            self._fingerprints[seed] = fingerprint(self.config(self.detector(seed)))
+        return self._fingerprints[seed]
+
+
+def row_config(suite: Suite, run: Run, overrides: Sequence[str]) -> CfgNode:
+    """Base config, row, overrides for every row, and seed; weights and output are not set."""
+    options = [*row_options(run), *overrides, "SEED", str(run.seed)]
+    return load_config(str(CONFIGS / suite.bases[run.row.stage]), options)
+
+
+def row_differences(suite: Suite, run: Run, overrides: Sequence[str]) -> Dict[str, Any]:
+    """Key -> [value of the baseline, value of this row], checked against what is declared.
+
+    Raises:
+        ValueError: when a row differs from its baseline in more or less than it declares.
+    """
+    baseline = suite.rows().get(run.row.baseline)
+    if baseline is None:
+        return {}
+    other = Run(baseline, run.split, run.seed)
+    return check_changes(
+        run.row, row_config(suite, run, overrides), row_config(suite, other, overrides)
+    )
+
+
+def row_options(run: Run) -> List[str]:
+    """KEY, VALUE, ... of a run on top of its suite's base config, its seed aside."""
+    options = []
+    for key, value in run.row.overrides:
+        options += [key, str(value).replace("{seed}", str(run.seed))]
+    if not run.row.on_detector:
+        return options
+    mask_classes = "all" if run.row.all_masks else run.split
+    return [*options, "DATASETS.MASK_CLASSES", mask_classes, "TEST.CLASS_SPLIT", run.split]

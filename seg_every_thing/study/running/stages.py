@@ -1,0 +1,235 @@
+"""The two stages of stage-wise training, each leaving a folder that says when it is complete."""
+
+import hashlib
+import logging
+import os
+import time
+from pathlib import Path
+from typing import Any, Dict, List, Optional
+
+import detectron2
+import torch
+from detectron2.config import CfgNode
+from detectron2.data import DatasetCatalog, MetadataCatalog, get_detection_dataset_dicts
+from detectron2.utils.env import seed_all_rng
+from fvcore.nn import weight_init
+
+from ... import __version__
+from ...checkpoint.safe_checkpointer import SafeCheckpointer
+from ...data.dataset_mapper import PartialSupervisionMapper
+from ...engine.semantic_trainer import SemanticTrainer, trainer_class
+from ...engine.trainer import Trainer, freeze_detector, readable_checkpoint
+from ...files import read_json, write_json
+from .feature_cache import (
+    CachedFeaturesModel,
+    FeatureCache,
+    detections_of,
+    image_key,
+    write_feature_cache,
+)
+
+logger = logging.getLogger(__name__)
+
+DONE = "done.json"
+
+_RECIPE = "2"  # raise it when the code of a stage changes what comes out of it
+
+
+def versions() -> Dict[str, str]:
+    """Versions that a result depends on."""
+    return {
+        "seg_every_thing": __version__,
+        "torch": torch.__version__,
+        "detectron2": detectron2.__version__,
+    }
+
+
+def fingerprint(cfg: CfgNode, *parents: Optional[str]) -> str:
+    """Changes with all that decides a stage's result: config, data, versions, earlier stages."""
+    data = [_data_version(name) for name in (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST)]
+    cfg = cfg.clone()
+    cfg.defrost()
+    cfg.OUTPUT_DIR = ""
+    cfg.MODEL.WEIGHTS = ""  # a path; what it holds is in the fingerprint of the stage before
+    text = repr((cfg.dump(), data, sorted(versions().items()), parents))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _data_version(name: str) -> str:
+    """Changes with a data set's parameters, for those that are drawn, or with its list of files."""
+    metadata = MetadataCatalog.get(name)
+    if metadata.get("evaluator_type") != "sem_seg":
+        # Shapes writes its parameters into the name of this folder.
+        return Path(metadata.get("json_file", "")).parent.name
+    files = [Path(record["sem_seg_file_name"]).parts[-3:] for record in DatasetCatalog.get(name)]
+    return hashlib.sha256(repr(files).encode()).hexdigest()[:16]
+
+
+def finished(folder: Path, expected: str) -> Optional[Dict[str, Any]]:
+    """What a stage left behind, if it is complete and was made with the same fingerprint."""
+    if not (folder / DONE).is_file():
+        return None
+    record = read_json(folder / DONE)
+    return record if record["fingerprint"] == expected else None
+
+
+def train_model(cfg: CfgNode) -> Dict[str, Any]:
+    """Train and evaluate what stands on no other model: a detector, or a semantic segmentor.
+
+    Its weights go to ``OUTPUT_DIR/model_final.pth``.
+
+    Returns:
+        ``{"fingerprint", "metrics", "seconds", "trainable_parameters"}``, also in
+        ``OUTPUT_DIR/done.json``.
+    """
+    start = time.perf_counter()
+    trainer = _new_trainer(cfg)
+    trainer.train()
+    record = {"fingerprint": fingerprint(cfg)}
+    return _finish(cfg, trainer, record, time.perf_counter() - start)
+
+
+def cache_features(cfg: CfgNode, folder: Path) -> Dict[str, Any]:
+    """Run the frozen detector of a stage-two config over its images, once.
+
+    Args:
+        cfg: with ``MODEL.FREEZE_DETECTOR`` and the detector's weights.
+        folder: gets ``train`` (with proposals) and ``test`` (with detections).
+
+    Returns:
+        ``{"seconds"}``.
+    """
+    start = time.perf_counter()
+    model = Trainer.build_model(cfg)
+    freeze_detector(model)
+    _load(model, cfg)
+    mapper = PartialSupervisionMapper(cfg, is_train=True)
+    dicts = get_detection_dataset_dicts(cfg.DATASETS.TRAIN, filter_empty=False)
+    write_feature_cache(model, [mapper(d) for d in dicts], folder / "train")
+    (name,) = cfg.DATASETS.TEST
+    samples = [sample for batch in Trainer.build_test_loader(cfg, name) for sample in batch]
+    write_feature_cache(model, samples, folder / "test", detections_of)
+    return {"seconds": time.perf_counter() - start}
+
+
+def features_complete(folder: Path) -> bool:
+    """Whether :func:`cache_features` has finished."""
+    return all(FeatureCache.is_complete(folder / part) for part in ("train", "test"))
+
+
+def row_fingerprint(cfg: CfgNode, parent: str) -> str:
+    """Fingerprint of a row that stands on the detector with the fingerprint ``parent``."""
+    embedding = Path(cfg.MODEL.WEIGHT_TRANSFER.EMBEDDING_FILE or "none")
+    content = hashlib.sha256(embedding.read_bytes()).hexdigest() if embedding.is_file() else ""
+    return fingerprint(cfg, parent, _RECIPE, content)
+
+
+def train_row(cfg: CfgNode, cache: Optional[Path], parent: str) -> Dict[str, Any]:
+    """Train a mask branch on a trained detector, and evaluate.
+
+    Args:
+        cfg: with the detector's weights, and ``MODEL.FREEZE_DETECTOR`` where ``cache`` is given.
+        cache: folder of :func:`cache_features`; None = nothing is read from a cache.
+        parent: fingerprint of the detector.
+
+    Returns:
+        ``{"fingerprint", "metrics", "seconds", "trainable_parameters", "initial_trunk"}``, also in
+        ``OUTPUT_DIR/done.json``.
+    """
+    start = time.perf_counter()
+    trainer = _new_trainer(cfg)
+    initial_trunk = _draw_initial_trunk(trainer.model, cfg.SEED)
+    seed_all_rng(cfg.SEED)
+    if cache is not None:
+        caches = (FeatureCache(cache / part) for part in ("train", "test"))
+        trainer.model = CachedFeaturesModel(trainer.model, *caches).train()
+    trainer.train()
+    record = {"initial_trunk": initial_trunk, "fingerprint": row_fingerprint(cfg, parent)}
+    return _finish(cfg, trainer, record, time.perf_counter() - start)
+
+
+class _RememberingMapper:
+    """A mapper without chance maps each image once; after that it is remembered."""
+
+    def __init__(self, mapper: PartialSupervisionMapper) -> None:
+        self._mapper = mapper
+        self._samples: Dict[Any, Dict[str, Any]] = {}
+
+    def __call__(self, record: Dict[str, Any]) -> Dict[str, Any]:
+        key = (record["file_name"], record["image_id"])
+        if key not in self._samples:
+            sample = self._mapper(record)
+            self._samples[key] = {**sample, "image_key": image_key(sample["image"])}
+        return dict(self._samples[key])
+
+
+class StageTrainer(Trainer):
+    """Trainer whose mapper remembers, where augmentation leaves nothing to chance."""
+
+    @classmethod
+    def build_mapper(cls, cfg: CfgNode) -> Any:
+        """The mapper of the training loader."""
+        mapper = super().build_mapper(cfg)
+        fixed_size = len(set(cfg.INPUT.MIN_SIZE_TRAIN)) == 1
+        chance = cfg.INPUT.RANDOM_FLIP != "none" or cfg.INPUT.CROP.ENABLED or not fixed_size
+        return mapper if chance else _RememberingMapper(mapper)
+
+
+def _new_trainer(cfg: CfgNode) -> Trainer:
+    cfg = cfg.clone()
+    cfg.defrost()
+    cfg.DATASETS.TEST = ()  # evaluation comes after training, and is timed apart
+    seed_all_rng(cfg.SEED)
+    semantic = trainer_class(cfg) is SemanticTrainer
+    trainer = SemanticTrainer(cfg) if semantic else StageTrainer(cfg)
+    trainer.resume_or_load(resume=False)
+    # Rows draw different numbers of initial weights; from here on they draw the same RoIs.
+    seed_all_rng(cfg.SEED)
+    return trainer
+
+
+def _draw_initial_trunk(model: torch.nn.Module, seed: int) -> str:
+    """Give all rows of a seed the same trunk to start from, and return its digest ("" = no trunk).
+
+    Predictors of different size would otherwise leave the generator in different states before the
+    trunk's weights are drawn.
+    """
+    seed_all_rng(seed)
+    head = model.roi_heads.mask_head
+    layers = [
+        layer
+        for name, layer in head.named_children()
+        if name.startswith(("mask_fcn", "deconv")) and name != "deconv_relu"
+    ]
+    digest = hashlib.sha256()
+    for layer in layers:
+        weight_init.c2_msra_fill(layer)
+        digest.update(layer.weight.detach().cpu().numpy().tobytes())
+    return digest.hexdigest()[:16] if layers else ""
+
+
+def _load(model: torch.nn.Module, cfg: CfgNode) -> None:
+    with readable_checkpoint(cfg.MODEL.WEIGHTS):
+        SafeCheckpointer(model).load(cfg.MODEL.WEIGHTS)
+
+
+def _finish(
+    cfg: CfgNode, trainer: Trainer, record: Dict[str, Any], training_seconds: float
+) -> Dict[str, Any]:
+    start = time.perf_counter()
+    results = type(trainer).test(cfg, trainer.model)
+    record = {
+        **record,
+        "metrics": {f"{task}/{k}": v for task, m in results.items() for k, v in m.items()},
+        "seconds": {"training": training_seconds, "evaluation": time.perf_counter() - start},
+        "trainable_parameters": sum(
+            p.numel() for p in trainer.model.parameters() if p.requires_grad
+        ),
+    }
+    write_json(os.path.join(cfg.OUTPUT_DIR, DONE), record)
+    return record
+
+
+def metric_names(metrics: Dict[str, float]) -> List[str]:
+    """Names without the per-class values."""
+    return [name for name in metrics if "AP-" not in name]

@@ -1,0 +1,1 @@
+"""Pictures: reading them, drawing on them, and pages that show them."""

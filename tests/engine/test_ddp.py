@@ -1,0 +1,82 @@
+"""Two processes under DDP on CPU: one of them without any mask."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from conftest import unregister
+from detectron2.engine import launch
+from detectron2.utils import comm
+from detectron2.utils.events import EventStorage
+from helpers import shapes_config
+
+from seg_every_thing import Trainer, register_shapes
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def _steps_with_masks_on_one_rank(root: str, output: str) -> None:
+    """Runs in each process.  Rank 1 has no mask, then no object at all."""
+    torch.set_num_threads(1)
+    register_shapes(root, num_train=12, num_val=6)
+    for frozen in (False, True):
+        cfg = shapes_config(
+            "maskx", Path(output), "MODEL.FREEZE_DETECTOR", frozen, "SOLVER.IMS_PER_BATCH", 4
+        )
+        trainer = Trainer(cfg)
+        batch: Any = next(iter(trainer.data_loader))
+        for kind in ("no mask", "no object"):
+            if comm.get_rank() == 1:
+                for sample in batch:
+                    instances = sample["instances"]
+                    if kind == "no mask":
+                        instances.gt_has_mask = torch.zeros_like(instances.gt_has_mask)
+                    else:
+                        sample["instances"] = instances[:0]
+            trainer.model.zero_grad()
+            with EventStorage(0):
+                losses = trainer.model(batch)
+            assert (losses["loss_mask"].item() == 0) == (comm.get_rank() == 1)
+            sum(losses.values()).backward()
+            flat = torch.cat(
+                [p.grad.flatten() for p in trainer.model.parameters() if p.requires_grad]
+            )
+            everywhere = comm.all_gather(flat)
+            assert torch.equal(everywhere[0], everywhere[1])
+            assert torch.isfinite(flat).all() and flat.any()
+
+
+def test_a_rank_without_masks_neither_fails_nor_hangs(tiny_shapes: Path, tmp_path: Path) -> None:
+    launch(
+        _steps_with_masks_on_one_rank,
+        2,
+        dist_url="auto",
+        args=(str(tiny_shapes), str(tmp_path)),
+    )
+
+
+def test_projects_train_net_on_two_processes(tmp_path: Path) -> None:
+    environment = {
+        **os.environ,
+        "DETECTRON2_DATASETS": str(tmp_path / "data"),
+        "OMP_NUM_THREADS": "1",
+    }
+    register_shapes(
+        tmp_path / "data", num_train=1500, num_val=300
+    )  # what the command will look for
+    unregister("shapes_train")
+    unregister("shapes_val")
+    command = [
+        *(sys.executable, str(ROOT / "projects_train_net.py"), "--num-gpus", "2"),
+        *("--config-file", str(ROOT / "configs" / "shapes" / "maskx.yaml")),
+        *("OUTPUT_DIR", str(tmp_path / "out"), "SOLVER.MAX_ITER", "2", "DATASETS.TEST", "()"),
+        *("MODEL.FREEZE_DETECTOR", "False", "SOLVER.IMS_PER_BATCH", "2"),
+    ]
+    done = subprocess.run(
+        command, env=environment, capture_output=True, text=True, timeout=300, check=False
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert (tmp_path / "out" / "model_final.pth").is_file()

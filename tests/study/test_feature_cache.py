@@ -1,0 +1,111 @@
+"""Training on cached features is training, only faster."""
+
+from pathlib import Path
+from typing import List
+
+import pytest
+import torch
+from detectron2.checkpoint import DetectionCheckpointer
+from detectron2.utils.env import seed_all_rng
+from helpers import shapes_config
+
+from seg_every_thing import Trainer
+from seg_every_thing.study.running.feature_cache import CachedFeaturesModel, FeatureCache, image_key
+from seg_every_thing.study.running.stages import cache_features
+
+STEPS = 50
+
+
+def losses(tmp_path: Path, weights: Path, cache: Path = None) -> List[float]:
+    cfg = shapes_config(
+        "maskx",
+        tmp_path,
+        "MODEL.WEIGHTS",
+        str(weights),
+        "SOLVER.MAX_ITER",
+        STEPS,
+        "DATASETS.TEST",
+        (),
+    )
+    seed_all_rng(5)
+    trainer = Trainer(cfg)
+    trainer.resume_or_load(resume=False)
+    if cache is not None:
+        caches = (FeatureCache(cache / part) for part in ("train", "test"))
+        trainer.model = CachedFeaturesModel(trainer.model, *caches).train()
+        # What is cached must not run again.
+        trainer.model.model.backbone.forward = None
+        trainer.model.model.proposal_generator.forward = None
+    seed_all_rng(6)
+    values = []
+    run_step = trainer._trainer._write_metrics
+    trainer._trainer._write_metrics = lambda d, *args, **kwargs: (
+        values.append(float(d["loss_mask"])),
+        run_step(d, *args, **kwargs),
+    )
+    trainer.train()
+    return values
+
+
+@pytest.fixture
+def detector(tiny_shapes: Path, tmp_path: Path) -> Path:
+    trainer = Trainer(shapes_config("detector", tmp_path / "detector", "SOLVER.MAX_ITER", 1))
+    trainer.train()
+    return tmp_path / "detector" / "model_final.pth"
+
+
+def test_cached_features_give_the_same_losses(detector: Path, tmp_path: Path) -> None:
+    cfg = shapes_config("maskx", tmp_path / "row", "MODEL.WEIGHTS", str(detector))
+    cache_features(cfg, tmp_path / "cache")
+    assert len(FeatureCache(tmp_path / "cache" / "train")) == 12
+    plain = losses(tmp_path / "plain", detector)
+    cached = losses(tmp_path / "cached", detector, tmp_path / "cache")
+    assert len(plain) == STEPS and plain[-1] < plain[0]
+    torch.testing.assert_close(cached, plain, rtol=1e-4, atol=1e-5)
+
+
+def test_cached_detections_give_the_same_masks(detector: Path, tmp_path: Path) -> None:
+    opts = ("MODEL.WEIGHTS", str(detector), "MODEL.ROI_HEADS.SCORE_THRESH_TEST", 0.0)
+    cfg = shapes_config("maskx", tmp_path / "row", *opts)
+    cache_features(cfg, tmp_path / "cache")
+    model = Trainer.build_model(cfg).eval()
+    DetectionCheckpointer(model).load(str(detector))
+    caches = (FeatureCache(tmp_path / "cache" / part) for part in ("train", "test"))
+    cached = CachedFeaturesModel(model, *caches).eval()
+    (batch,) = list(Trainer.build_test_loader(cfg, "shapes_val"))[2:3]
+    with torch.no_grad():
+        (plain,) = model(batch)
+        model.backbone.forward = model.proposal_generator.forward = None
+        (fast,) = cached(batch)
+    assert len(plain["instances"]) > 0
+    for field in ("pred_classes", "pred_masks", "scores"):
+        torch.testing.assert_close(fast["instances"].get(field), plain["instances"].get(field))
+    boxes = [x["instances"].pred_boxes.tensor for x in (fast, plain)]
+    torch.testing.assert_close(*boxes)
+
+
+def test_an_image_that_is_not_cached_is_named(detector: Path, tmp_path: Path) -> None:
+    cfg = shapes_config("maskx", tmp_path / "row", "MODEL.WEIGHTS", str(detector))
+    cache_features(cfg, tmp_path / "cache")
+    caches = (FeatureCache(tmp_path / "cache" / part) for part in ("train", "test"))
+    model = CachedFeaturesModel(Trainer.build_model(cfg), *caches)
+    trainer_data = Trainer.build_train_loader(
+        shapes_config("maskx", tmp_path, "INPUT.MIN_SIZE_TRAIN", (96,))
+    )
+    with pytest.raises(KeyError, match="does not hold the image .*png"):
+        model.train()(next(iter(trainer_data)))
+
+
+def test_an_incomplete_cache_is_refused(tmp_path: Path) -> None:
+    assert not FeatureCache.is_complete(tmp_path)
+    with pytest.raises(ValueError, match="index.json"):
+        FeatureCache(tmp_path)
+
+
+def test_keys_depend_on_pixels_and_shape() -> None:
+    image = torch.arange(24, dtype=torch.uint8).view(3, 2, 4)
+    same = image.clone()
+    other = image.clone()
+    other[0, 0, 0] += 1
+    assert image_key(image) == image_key(same)
+    assert len({image_key(image), image_key(other), image_key(image.view(3, 4, 2))}) == 3

@@ -1,0 +1,180 @@
+"""The quickstart from end to end in small, and what its figures mean."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any, List
+
+import pytest
+from conftest import unregister
+from detectron2.data import MetadataCatalog
+from helpers import TINY, shapes_config
+from pycocotools.coco import COCO
+
+from seg_every_thing.cli import main
+from seg_every_thing.study.reporting.overlap import overlap_metrics, shared_boxes
+from seg_every_thing.study.reporting.report import recovery
+from seg_every_thing.study.running.stages import fingerprint
+
+
+def quickstart(output: Path, *opts: Any) -> None:
+    tiny: List[Any] = [v for v in TINY if v != "SEED"][:-1]
+    arguments = ["quickstart", "--output", str(output), "--num-train", "12", "--num-val", "6"]
+    assert main([*arguments, "--opts", *(str(v) for v in [*tiny, *opts])]) == 0
+
+
+def test_quickstart_makes_table_gallery_and_json_and_reuses_them(
+    tmp_path: Path, capfd: pytest.CaptureFixture
+) -> None:
+    quickstart(tmp_path / "demo")
+    for name in ("shapes_train", "shapes_val"):
+        unregister(name)
+    result = json.loads((tmp_path / "demo" / "results.json").read_text())
+    assert set(result["rows"]) == {"class_agnostic", "maskx", "oracle"}
+    for metrics in result["rows"].values():
+        assert {"segm/AP_A", "segm/AP_B", "segm/AP", "bbox/AP", "segm/AP_shared_B"} <= set(metrics)
+    assert result["seed"] == 0 and "recovery_B" in result and result["reused"] == []
+    assert {"torch", "detectron2", "seg_every_thing"} <= set(result["versions"])
+    assert {"detector", "class_agnostic", "maskx", "oracle"} <= set(result["seconds"])
+    # One detector: its boxes are the same whatever is trained on top.
+    assert len({m["bbox/AP"] for m in result["rows"].values()}) == 1
+    page = (tmp_path / "demo" / "gallery" / "index.html").read_text()
+    assert page.count("<img") == 6
+    assert "class-agnostic" in page and "http://" not in page and "https://" not in page
+    output = capfd.readouterr()
+    assert "mask AP, B" in output.out + output.err
+
+    stamps = {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*.pth")}
+    assert len(stamps) >= 4
+    quickstart(tmp_path / "demo")
+    again = json.loads((tmp_path / "demo" / "results.json").read_text())
+    assert again["rows"] == result["rows"]
+    assert again["reused"] == ["class_agnostic", "detector", "maskx", "oracle"]
+    assert {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*.pth")} == stamps
+    output = capfd.readouterr()
+    assert "reusing the result" in output.out + output.err
+
+
+def test_a_failing_row_is_named_and_the_others_are_kept(
+    tmp_path: Path, capfd: pytest.CaptureFixture
+) -> None:
+    with pytest.raises(SystemExit) as exit_info:
+        # Only the row with T reads this key.
+        quickstart(tmp_path, "MODEL.WEIGHT_TRANSFER.ACTIVATION", "tanh")
+    assert exit_info.value.code == 1
+    line = [x for x in capfd.readouterr().err.splitlines() if "error: " in x][-1]
+    assert "row maskx failed" in line and "tanh" in line and "oracle" not in line
+    assert (tmp_path / "seed0" / "shapes_A" / "oracle" / "done.json").is_file()
+    assert not (tmp_path / "results.json").exists()
+
+
+def test_recovery_is_the_closed_share_of_the_gap() -> None:
+    def rows(low: float, middle: float, high: float) -> Any:
+        values = {"class_agnostic": low, "maskx": middle, "oracle": high}
+        return {name: {"segm/AP_B": value} for name, value in values.items()}
+
+    assert recovery(rows(10, 25, 30)) == pytest.approx(0.75)
+    assert recovery(rows(10, 5, 30)) == pytest.approx(-0.25)
+    assert recovery(rows(10, 12, 10)) is None
+
+
+def test_fingerprints_tell_results_apart(tiny_shapes: Path, tmp_path: Path) -> None:
+    base = shapes_config("maskx", tmp_path)
+    assert fingerprint(base) == fingerprint(shapes_config("maskx", tmp_path / "elsewhere"))
+    others = [
+        fingerprint(shapes_config("oracle", tmp_path)),
+        fingerprint(shapes_config("maskx", tmp_path, "SEED", 2)),
+        fingerprint(base, "another detector"),
+    ]
+    assert len({fingerprint(base), *others}) == 4
+
+
+def write_truth(path: Path) -> Path:
+    """Two 10x10 objects that overlap by half, and one alone; COCO polygons."""
+    boxes = [(0, 0, 10, 10), (5, 0, 10, 10), (30, 0, 10, 10)]
+    annotations = []
+    for i, (x, y, w, h) in enumerate(boxes):
+        polygon = [x, y, x + w, y, x + w, y + h, x, y + h]
+        annotations.append(
+            {
+                **{"id": i + 1, "image_id": 1, "category_id": i + 1, "bbox": [x, y, w, h]},
+                **{"area": w * h, "iscrowd": 0, "segmentation": [polygon]},
+            }
+        )
+    content = {
+        "images": [{"id": 1, "width": 50, "height": 20, "file_name": "x.png"}],
+        "annotations": annotations,
+        "categories": [{"id": i, "name": f"c{i}"} for i in (1, 2, 3)],
+    }
+    path.write_text(json.dumps(content))
+    return path
+
+
+def test_overlap_metrics_count_shared_boxes_alone(tmp_path: Path) -> None:
+    truth = write_truth(tmp_path / "truth.json")
+    assert shared_boxes(COCO(str(truth))) == {1: True, 2: True, 3: False}
+    annotations = json.loads(truth.read_text())["annotations"]
+    # Object 1 is found exactly, object 2 not at all, object 3 (not shared) not at all.
+    found = {k: annotations[0][k] for k in ("image_id", "category_id", "segmentation", "bbox")}
+    coco = COCO(str(truth))
+    found["segmentation"] = coco.annToRLE(coco.anns[1])
+    found["segmentation"]["counts"] = found["segmentation"]["counts"].decode()
+    metrics = overlap_metrics(
+        truth, [{**found, "score": 0.9}], {"": (0, 1, 2), "_A": (0,), "_B": (1, 2)}
+    )
+    assert metrics == {
+        "segm/AP_shared": pytest.approx(50),
+        "segm/AP_shared_A": pytest.approx(100),
+        "segm/AP_shared_B": pytest.approx(0),
+        "boxes": 3,
+        "shared_boxes": 2,
+    }
+
+
+def test_overlap_metrics_without_any_detection(tmp_path: Path) -> None:
+    metrics = overlap_metrics(write_truth(tmp_path / "truth.json"), [], {"": (0, 1, 2)})
+    assert metrics["segm/AP_shared"] == 0
+
+
+def test_most_boxes_of_shapes_hold_other_objects(tiny_shapes: Path) -> None:
+    shared = shared_boxes(COCO(MetadataCatalog.get("shapes_train").json_file))
+    assert 0.3 < sum(shared.values()) / len(shared) < 0.8
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="looks into /proc")
+def test_rows_end_with_a_killed_study(tmp_path: Path) -> None:
+    script = (
+        "import os, time, multiprocessing\n"
+        "from seg_every_thing.study.running.scheduler import _end_with_parent\n"
+        "def work(parent, path):\n"
+        "    _end_with_parent(parent)\n"
+        "    open(path, 'w').write(str(os.getpid()))\n"
+        "    time.sleep(60)\n"
+        "if __name__ == '__main__':\n"
+        "    context = multiprocessing.get_context('spawn')\n"
+        f"    path = {str(tmp_path / 'pid')!r}\n"
+        "    context.Process(target=work, args=(os.getpid(), path)).start()\n"
+        "    while not (os.path.exists(path) and open(path).read()):\n"
+        "        time.sleep(0.1)\n"
+        "    os.kill(os.getpid(), 9)\n"
+    )
+    path = tmp_path / "study.py"
+    path.write_text(script)
+    root = str(Path(__file__).resolve().parents[2])
+    subprocess.run([sys.executable, str(path)], env={**os.environ, "PYTHONPATH": root}, check=False)
+    pid = int((tmp_path / "pid").read_text())
+    for _ in range(100):
+        if not _runs(pid):
+            return
+        time.sleep(0.1)
+    pytest.fail("the row goes on after its study was killed")
+
+
+def _runs(pid: int) -> bool:
+    try:
+        return "Z" not in Path(f"/proc/{pid}/stat").read_text().split()[2]
+    except OSError:
+        return False

@@ -1,0 +1,67 @@
+"""Jobs that stand on one another: order, failures, and workers that die."""
+
+import os
+import time
+from pathlib import Path
+from typing import Any, Dict
+
+from seg_every_thing.study.running.scheduler import Job, run_jobs
+
+
+def nothing() -> None:
+    """Initialiser of the worker processes."""
+
+
+def note(folder: Path, name: str, seconds: float = 0.0) -> Dict[str, Any]:
+    started = time.time()
+    time.sleep(seconds)
+    return {"name": name, "started": started, "ended": time.time(), "process": os.getpid()}
+
+
+def fail(message: str) -> Dict[str, Any]:
+    raise ValueError(message)
+
+
+def die() -> Dict[str, Any]:
+    os._exit(9)
+
+
+def job(folder: Path, name: str, *needs: str, seconds: float = 0.0) -> Job:
+    return Job(name, note, (folder, name, seconds), folder / name, needs=needs)
+
+
+def test_jobs_wait_for_what_they_need_and_others_do_not(tmp_path: Path) -> None:
+    jobs = [
+        job(tmp_path, "base", seconds=1.0),
+        job(tmp_path, "on top", "base"),
+        job(tmp_path, "alone", seconds=1.0),
+        job(tmp_path, "needs what is done already", "not among these jobs"),
+    ]
+    records = run_jobs(jobs, 2, nothing)
+    assert set(records) == {j.name for j in jobs}
+    assert records["on top"]["started"] >= records["base"]["ended"]
+    assert records["alone"]["started"] < records["base"]["ended"]  # two at a time
+    assert len({r["process"] for r in records.values()}) == 2
+    assert (tmp_path / "on top" / "log.txt").is_file()
+
+
+def test_a_failure_is_kept_and_ends_only_what_stands_on_it(tmp_path: Path) -> None:
+    jobs = [
+        Job("bad", fail, ("the disk is full",), tmp_path / "bad"),
+        job(tmp_path, "child", "bad"),
+        job(tmp_path, "grandchild", "child"),
+        job(tmp_path, "other"),
+    ]
+    records = run_jobs(jobs, 2, nothing)
+    assert "ValueError: the disk is full" in records["bad"]["error"]
+    assert "Traceback" in (tmp_path / "bad" / "log.txt").read_text()
+    assert records["child"] == {"error": "needs 'bad', which failed"}
+    assert records["grandchild"] == {"error": "needs 'child', which failed"}
+    assert records["other"]["name"] == "other"
+
+
+def test_a_worker_that_dies_takes_no_waiting_job_along(tmp_path: Path) -> None:
+    jobs = [Job("dies", die, (), tmp_path / "dies"), job(tmp_path, "after")]
+    records = run_jobs(jobs, 1, nothing)
+    assert "its process died" in records["dies"]["error"]
+    assert records["after"]["name"] == "after"
