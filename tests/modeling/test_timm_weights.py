@@ -17,11 +17,8 @@ from timm_helpers import config, with_random_statistics
 from torch import nn
 
 from seg_every_thing import add_seg_every_thing_config
-from seg_every_thing.modeling.timm_backbone import (
-    TimmBackbone,
-    _renamed_by_order,
-    build_timm_backbone,
-)
+from seg_every_thing.modeling.timm_backbone import TimmBackbone, build_timm_backbone
+from seg_every_thing.modeling.timm_weights import _renamed_by_order
 
 # The tiny "test_*" models came with timm 1.0.9.
 timm = pytest.importorskip("timm", minversion="1.0.9", reason="timm >= 1.0.9 is not installed")
