@@ -46,6 +46,44 @@ def add_seg_every_thing_config(cfg: CN) -> None:
     # "upsampled": the trunk's output (28x28, as in the original); "pooled": RoI features (14x14).
     cfg.MODEL.ROI_MASK_HEAD.MLP.INPUT = "upsampled"
 
+    # Side of the mask RoI / side of its box.  Above 1 there is something outside the box, which box
+    # losses need; the mask head pools, learns and predicts in the enlarged box.
+    cfg.MODEL.ROI_MASK_HEAD.BOX_SCALE = 1.0
+    # At inference cut off what lies outside the box.  False: masks may leave their boxes.
+    cfg.MODEL.ROI_MASK_HEAD.CLIP_TO_BOX = True
+    # Five more channels of RoI features that say where the box lies in its RoI, and its size.
+    cfg.MODEL.ROI_MASK_HEAD.COORDINATES = False
+    # What the mask branch trains on: "proposals" (foreground ones, as Mask R-CNN), "gt_boxes" (the
+    # ground-truth boxes themselves, as Deep-MAC), or "both".
+    cfg.MODEL.ROI_MASK_HEAD.TRAIN_ON = "proposals"
+    # For "gt_boxes" and "both": at most so many of them an image, drawn at random.
+    cfg.MODEL.ROI_MASK_HEAD.MAX_GT_BOXES = 100
+    # Jitter of ground-truth boxes in training: standard deviation of the shift of the centre, as a
+    # share of the side; the logarithm of a side varies by twice as much.
+    cfg.MODEL.ROI_MASK_HEAD.BOX_JITTER = 0.0
+    # Mask loss: "bce" (binary cross-entropy), or "bce+dice" (plus a dice loss of equal weight).
+    cfg.MODEL.ROI_MASK_HEAD.LOSS = "bce"
+    # "convs" (NUM_CONV convolutions and a deconvolution), or "hourglass" (Deep-MARC).  The mask has
+    # twice the side of POOLER_RESOLUTION: 14, 28 and 32 give 28, 56 and 64.
+    cfg.MODEL.ROI_MASK_HEAD.TRUNK = "convs"
+    # Layers of the hourglass: 10, 20 or 52.
+    cfg.MODEL.ROI_MASK_HEAD.HOURGLASS_DEPTH = 52
+
+    # What boxes say of masks, as losses for objects without one: the mask's extent is that of the
+    # box (projection), and neighbouring pixels of one colour belong together (affinity).
+    cfg.MODEL.ROI_MASK_HEAD.BOX_LOSS = CN()
+    cfg.MODEL.ROI_MASK_HEAD.BOX_LOSS.ENABLED = False
+    # "box_only": objects without a usable mask; "all": those with one, too.
+    cfg.MODEL.ROI_MASK_HEAD.BOX_LOSS.APPLY_TO = "box_only"
+    cfg.MODEL.ROI_MASK_HEAD.BOX_LOSS.PROJECTION_WEIGHT = 1.0
+    cfg.MODEL.ROI_MASK_HEAD.BOX_LOSS.AFFINITY_WEIGHT = 1.0
+    # Two pixels are of one colour when exp(-distance / 2) in LAB is at least this.
+    cfg.MODEL.ROI_MASK_HEAD.BOX_LOSS.AFFINITY_THRESHOLD = 0.3
+    # Distance between neighbours, in pixels of the mask.
+    cfg.MODEL.ROI_MASK_HEAD.BOX_LOSS.AFFINITY_DILATION = 2
+    # Share of SOLVER.MAX_ITER over which the weight of the affinity loss grows from 0.
+    cfg.MODEL.ROI_MASK_HEAD.BOX_LOSS.WARMUP = 0.1
+
     cfg.MODEL.WEIGHT_TRANSFER = CN()
     # What describes a class: "cls+box", "cls" or "box" weights of the predictor, or "embedding".
     cfg.MODEL.WEIGHT_TRANSFER.INPUT = "cls+box"
@@ -67,6 +105,12 @@ def add_seg_every_thing_config(cfg: CN) -> None:
     # Split whose sets A and B the evaluation reports; "" = that of DATASETS.MASK_CLASSES.
     # Needed where training uses all masks (the oracle) and the report is to name A and B.
     cfg.TEST.CLASS_SPLIT = ""
+    # Evaluate the masks of ground-truth boxes as well (GivenBoxEvaluator), beside COCO's metrics.
+    cfg.TEST.GIVEN_BOXES = False
+    # Probability from which a pixel belongs to the mask: a number, or "fit": for each object the
+    # largest of 0.5, 0.4 ... 0.1 whose mask spans 95 % of its box on both axes.  None = 0.5: yacs
+    # lets None alone become a number or a word.
+    cfg.TEST.MASK_THRESHOLD = None
 
     # timm backbones (build_timm_backbone, build_timm_fpn_backbone).
     cfg.MODEL.TIMM = CN()
@@ -99,6 +143,8 @@ def load_config(config_file: str, opts: Optional[List[str]] = None) -> CN:
     except yaml.YAMLError as e:
         reason = " ".join(str(e).split())
         raise ValueError(f"config file '{config_file}' is not valid YAML: {reason}") from e
+    if "TEST.MASK_THRESHOLD" in (opts or []):
+        cfg.TEST.MASK_THRESHOLD = None  # so that a word may replace a number of the file
     try:
         cfg.merge_from_list(list(opts or []))
     except (KeyError, ValueError, AssertionError) as e:
