@@ -10,9 +10,9 @@ from detectron2.config import CfgNode
 from detectron2.engine import DefaultPredictor
 
 from ..files import make_output_dir, write_json
-from ..visualization.drawing import save_picture, side_by_side
 from ..visualization.gallery import GalleryItem, write_gallery
 from ..visualization.label_maps import colors_of_config, enlarged, overlaid
+from ..visualization.panels import save_picture, side_by_side
 from ..visualization.pictures import PictureProgress, read_pictures, unused_name
 
 logger = logging.getLogger(__name__)

@@ -16,7 +16,10 @@ from pycocotools.coco import COCO
 from seg_every_thing.cli import demo
 from seg_every_thing.config import load_config
 from seg_every_thing.data.datasets.shapes import SHAPES_CLASSES, SHAPES_SET_A
+from seg_every_thing.data.vocabulary import classes_of
+from seg_every_thing.engine.predictor import build_predictor
 from seg_every_thing.visualization import pictures
+from seg_every_thing.visualization.pictures import count_pictures, read_pictures
 
 Run = Callable[..., Path]
 
@@ -150,11 +153,11 @@ def test_equal_names_get_pictures_of_their_own(
 def test_every_nth_frame_of_a_video(tmp_path: Path, name: str, codec: str) -> None:
     video = write_video(tmp_path / name, codec)
     for step, expected in ((1, range(7)), (3, (0, 3, 6)), (4, (0, 4)), (10, (0,))):
-        frames = list(demo.read_pictures([video], step))
+        frames = list(read_pictures([video], step))
         assert [f.name for f in frames] == [f"{video}#{k}" for k in expected]
         for frame, k in zip(frames, expected):
             assert abs(float(frame.image.mean()) - 30 * k) < 6
-        assert demo.count_pictures([video], step) == len(frames)
+        assert count_pictures([video], step) == len(frames)
 
 
 def test_corrupt_files_are_named_before_the_model_is_built(
@@ -217,15 +220,15 @@ def test_weights_of_a_checkpoint_are_loaded_and_programs_are_not(
     tmp_path: Path, tiny_shapes: Path
 ) -> None:
     cfg = load_config(CONFIG, [*TINY])
-    model = demo.build_predictor(cfg).model
+    model = build_predictor(cfg).model
     DetectionCheckpointer(model, str(tmp_path)).save("model")
     cfg.MODEL.WEIGHTS = str(tmp_path / "model.pth")
-    loaded = demo.build_predictor(cfg).model.state_dict()
+    loaded = build_predictor(cfg).model.state_dict()
     assert all(torch.equal(loaded[name], value) for name, value in model.state_dict().items())
     torch.save({"model": {"x": Path("any object")}}, tmp_path / "program.pth")
     cfg.MODEL.WEIGHTS = str(tmp_path / "program.pth")
     with pytest.raises(ValueError, match="program.pth.*more than tensors"):
-        demo.build_predictor(cfg)
+        build_predictor(cfg)
 
 
 def test_an_aborted_run_leaves_no_results(
@@ -281,20 +284,20 @@ def test_class_names_without_the_annotation_file(
     MetadataCatalog.get(absent).thing_classes = ["cup", "dog", "kite"]
     MetadataCatalog.get(absent).thing_dataset_id_to_contiguous_id = {7: 2, 1: 0, 3: 1}
     (tmp_path / "set_a.txt").write_text("kite\ncup\n")
-    classes = demo.classes_of(config_for(absent, 3, str(tmp_path / "set_a.txt")))
+    classes = classes_of(config_for(absent, 3, str(tmp_path / "set_a.txt")))
     assert classes == (["cup", "dog", "kite"], [1, 3, 7], frozenset({0, 2}))
-    assert demo.classes_of(config_for(absent, 3)).set_a is None
+    assert classes_of(config_for(absent, 3)).set_a is None
 
 
 def test_classes_are_named_by_index_when_nothing_knows_them(absent: str, tiny_shapes: Path) -> None:
     expected = (["0", "1", "2"], [0, 1, 2], None)
-    assert demo.classes_of(config_for(absent, 3)) == expected
-    assert demo.classes_of(config_for("test_demo_unregistered", 3, "voc")) == expected
+    assert classes_of(config_for(absent, 3)) == expected
+    assert classes_of(config_for("test_demo_unregistered", 3, "voc")) == expected
     MetadataCatalog.get(absent).thing_classes = ["cup", "dog"]
-    assert demo.classes_of(config_for(absent, 3, "voc")) == expected
+    assert classes_of(config_for(absent, 3, "voc")) == expected
 
 
 def test_a_split_that_does_not_fit_is_refused(absent: str, tiny_shapes: Path) -> None:
     MetadataCatalog.get(absent).thing_classes = ["cup", "dog", "kite"]
     with pytest.raises(ValueError, match="shapes_A"):
-        demo.classes_of(config_for(absent, 3, "shapes_A"))
+        classes_of(config_for(absent, 3, "shapes_A"))

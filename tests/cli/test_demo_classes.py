@@ -15,7 +15,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from seg_every_thing.cli import demo, main
 from seg_every_thing.data.datasets.shapes import SHAPES_CLASSES
-from seg_every_thing.visualization.drawing import _Painter
+from seg_every_thing.visualization.painter import Painter
 
 MANY = 3001
 SYNSETS = [f"thing_{i // 2}.n.{i % 2 + 1:02d}" for i in range(MANY)]
@@ -59,7 +59,7 @@ def stub(monkeypatch: pytest.MonkeyPatch) -> Stub:
 def labels(monkeypatch: pytest.MonkeyPatch) -> List[str]:
     """The labels that are drawn."""
     texts: List[str] = []
-    monkeypatch.setattr(_Painter, "draw_text", lambda self, text, *_, **__: texts.append(text))
+    monkeypatch.setattr(Painter, "draw_text", lambda self, text, *_, **__: texts.append(text))
     return texts
 
 

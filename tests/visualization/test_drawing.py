@@ -1,21 +1,14 @@
 import colorsys
-from pathlib import Path
 from typing import Any, Dict, List, Optional, Sequence, Tuple
 
-import cv2
 import numpy as np
 import pycocotools.mask as mask_util
 import pytest
 import torch
 from detectron2.structures import Boxes, BoxMode, Instances
 
-from seg_every_thing.visualization.drawing import (
-    _Painter,
-    draw_ground_truth,
-    draw_instances,
-    save_picture,
-    side_by_side,
-)
+from seg_every_thing.visualization.drawing import draw_ground_truth, draw_instances
+from seg_every_thing.visualization.painter import Painter
 
 SIDE = 400  # large enough not to be enlarged
 NAMES = ("cup", "dog", "kite")
@@ -90,7 +83,7 @@ def test_outline_is_solid_for_set_a_and_dashed_for_set_b() -> None:
 
 def test_labels_carry_set_name_and_score(monkeypatch: pytest.MonkeyPatch) -> None:
     texts: List[str] = []
-    monkeypatch.setattr(_Painter, "draw_text", lambda self, text, *_, **__: texts.append(text))
+    monkeypatch.setattr(Painter, "draw_text", lambda self, text, *_, **__: texts.append(text))
     instances = box_instances([(0, 0, 300, 300), (50, 50, 90, 90)], [0, 5], [0.75, 0.5])
     draw_instances(grey_image(), instances, NAMES, {0})
     assert sorted(texts) == ["A: cup 0.75", "B: 5 0.50"]  # class 5 has no name
@@ -162,7 +155,7 @@ def test_class_names_are_not_read_as_formulas() -> None:
 
 
 def test_labels_keep_off_each_other_and_inside_the_image() -> None:
-    painter = _Painter(grey_image())
+    painter = Painter(grey_image())
     box, size = np.array([300.0, 2.0, 399.0, 200.0]), (120.0, 20.0)
     taken: List[np.ndarray] = []
     for _ in range(5):
@@ -199,13 +192,13 @@ def test_the_smaller_mask_lies_on_top_though_its_box_is_the_larger() -> None:
 
 def spied_places(monkeypatch: pytest.MonkeyPatch) -> List[np.ndarray]:
     places: List[np.ndarray] = []
-    place_of = _Painter._place
+    place_of = Painter._place
 
-    def spy(self: _Painter, *args: Any) -> np.ndarray:
+    def spy(self: Painter, *args: Any) -> np.ndarray:
         places.append(place_of(self, *args))
         return places[-1]
 
-    monkeypatch.setattr(_Painter, "_place", spy)
+    monkeypatch.setattr(Painter, "_place", spy)
     return places
 
 
@@ -228,10 +221,10 @@ def test_a_label_away_from_its_box_has_a_line_to_it(monkeypatch: pytest.MonkeyPa
     places = spied_places(monkeypatch)
     lines: List[np.ndarray] = []
 
-    def spy(self: _Painter, x: Any, y: Any, *_: Any, **__: Any) -> None:
+    def spy(self: Painter, x: Any, y: Any, *_: Any, **__: Any) -> None:
         lines.append(np.array([x, y], dtype=float).T)
 
-    monkeypatch.setattr(_Painter, "draw_line", spy)
+    monkeypatch.setattr(Painter, "draw_line", spy)
     box: Box = (200, 200, 210, 210)
     draw_instances(grey_image(), box_instances([box] * 24, [0] * 24, masks=False), NAMES)
     x0, y0, x1, y1 = np.array(places).T
@@ -245,10 +238,10 @@ def test_a_label_away_from_its_box_has_a_line_to_it(monkeypatch: pytest.MonkeyPa
 def test_lines_are_thin_where_objects_are_small_or_many(monkeypatch: pytest.MonkeyPatch) -> None:
     widths: List[float] = []
 
-    def spy(self: _Painter, *_: Any, linewidth: float, **__: Any) -> None:
+    def spy(self: Painter, *_: Any, linewidth: float, **__: Any) -> None:
         widths.append(linewidth)
 
-    monkeypatch.setattr(_Painter, "draw_line", spy)
+    monkeypatch.setattr(Painter, "draw_line", spy)
 
     def width_of(box: Box, count: int) -> float:
         widths.clear()
@@ -263,7 +256,7 @@ def test_lines_are_thin_where_objects_are_small_or_many(monkeypatch: pytest.Monk
 
 def test_an_added_class_is_violet_dotted_and_called_new(monkeypatch: pytest.MonkeyPatch) -> None:
     texts: List[str] = []
-    monkeypatch.setattr(_Painter, "draw_text", lambda self, text, *_, **__: texts.append(text))
+    monkeypatch.setattr(Painter, "draw_text", lambda self, text, *_, **__: texts.append(text))
     instances = box_instances([(40, 60, 340, 360)], [2])
     for set_a in ({0}, None):
         drawn = draw_instances(grey_image(), instances, NAMES, set_a, added={2})
@@ -308,13 +301,13 @@ def test_ground_truth_of_every_kind(monkeypatch: pytest.MonkeyPatch) -> None:
         annotation(box_only, [], 2),
     ]
     texts: List[str] = []
-    draw_text = _Painter.draw_text
+    draw_text = Painter.draw_text
 
-    def spy(self: _Painter, text: str, *args: Any, **kwargs: Any) -> Any:
+    def spy(self: Painter, text: str, *args: Any, **kwargs: Any) -> Any:
         texts.append(text)
         return draw_text(self, text, *args, **kwargs)
 
-    monkeypatch.setattr(_Painter, "draw_text", spy)
+    monkeypatch.setattr(Painter, "draw_text", spy)
     drawn = draw_ground_truth(grey_image(), {"annotations": annotations}, NAMES, {0})
     assert sorted(texts) == ["A: cup", "B: dog", "B: dog (crowd)", "B: kite"]
     assert 0.35 < hue_at(drawn, 100, 130) < 0.75
@@ -335,51 +328,3 @@ def test_bad_ground_truth_is_refused() -> None:
         draw_ground_truth(grey_image(), {"annotations": [annotation(box, rle_of(box, 100))]}, NAMES)
     with pytest.raises(ValueError, match="polygons"):
         draw_ground_truth(grey_image(), {"annotations": [annotation(box, "poly")]}, NAMES)
-
-
-# Panels
-
-
-def test_panels_stand_at_one_height_under_captions() -> None:
-    left = np.full((400, 300, 3), (10, 200, 30), np.uint8)
-    right = np.full((200, 100, 3), (200, 10, 30), np.uint8)
-    row = side_by_side([("left $1", left), ("a long caption " * 2, right)])
-    assert row.shape == (400 + 28, 300 + 6 + 200, 3)
-    assert (row[28:, :300] == (10, 200, 30)).all()
-    assert (row[:, 300:306] == 255).all()
-    assert (row[28:, 306:] == (200, 10, 30)).all()
-    for caption in (row[:28, :300], row[:28, 306:]):
-        assert caption.min() < 100  # there is writing ...
-        assert (caption[:, [0, -1]] == 255).all()  # ... that ends before the edges
-
-
-def test_small_panels_are_enlarged() -> None:
-    panel = np.full((128, 128, 3), 77, np.uint8)
-    row = side_by_side([("a", panel), ("b", panel)])
-    assert row.shape == (384 + 28, 2 * 384 + 6, 3)
-    assert (row[28:, :384] == 77).all()
-
-
-def test_no_panels_are_refused() -> None:
-    with pytest.raises(ValueError, match="at least one panel"):
-        side_by_side([])
-
-
-# Files
-
-
-def test_save_picture_round_trip(tmp_path: Path) -> None:
-    image = np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)
-    save_picture(tmp_path / "a.png", image)
-    assert (cv2.imread(str(tmp_path / "a.png")) == image).all()
-    save_picture(tmp_path / "a.png", image[::-1])
-    assert (cv2.imread(str(tmp_path / "a.png")) == image[::-1]).all()
-    assert [p.name for p in tmp_path.iterdir()] == ["a.png"]
-
-
-def test_save_picture_refuses(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="a.xyz"):
-        save_picture(tmp_path / "a.xyz", grey_image())
-    with pytest.raises(OSError, match="missing/a.png"):
-        save_picture(tmp_path / "missing" / "a.png", grey_image())
-    assert list(tmp_path.iterdir()) == []

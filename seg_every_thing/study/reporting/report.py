@@ -15,8 +15,9 @@ from tabulate import tabulate
 
 from ...data.splits import resolve_class_split
 from ...files import read_json
-from ...visualization.drawing import draw_ground_truth, draw_instances, save_picture, side_by_side
+from ...visualization.drawing import draw_ground_truth, draw_instances
 from ...visualization.gallery import GalleryItem, write_gallery
+from ...visualization.panels import save_picture, side_by_side
 from ..definitions.rows import Row
 
 logger = logging.getLogger(__name__)

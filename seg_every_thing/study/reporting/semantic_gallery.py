@@ -10,9 +10,9 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from ...data.labels import read_label
 from ...files import make_output_dir
-from ...visualization.drawing import save_picture, side_by_side
 from ...visualization.gallery import GalleryItem, write_gallery
 from ...visualization.label_maps import class_colors_of, color_map, enlarged
+from ...visualization.panels import save_picture, side_by_side
 from .report import results_by
 
 
