@@ -1,0 +1,277 @@
+"""Mask losses of objects that have a box and no mask.
+
+A box says two things of the mask in it.  The mask reaches each side of the box and nothing beyond:
+the projection loss.  Neighbouring pixels of one colour mostly belong together: the affinity loss.
+Both are those of BoxInst (Tian et al., 2021), here on the RoIs of a mask head, where the box has an
+exact projection, and where the image comes as a crop of the RoI.
+"""
+
+from typing import Any, Dict, List, Sequence, Tuple
+
+import torch
+from detectron2.config import CfgNode, configurable
+from detectron2.structures import Boxes, ImageList, pairwise_iou
+from torch import nn
+from torchvision.ops import roi_align
+
+from .color_affinity import affinity_loss, rgb_to_lab
+
+
+def box_coverage(
+    rois: torch.Tensor, boxes: torch.Tensor, size: Sequence[int]
+) -> Tuple[torch.Tensor, torch.Tensor]:
+    """How much of each row and of each column of a RoI's cells lies within a box.
+
+    Args:
+        rois: (R, 4) x0, y0, x1, y1 in pixels, each divided into height x width equal cells.
+        boxes: (R, 4), the box of each RoI, in the same coordinates.
+        size: height and width.
+
+    Returns:
+        Shares from 0 to 1 of the rows, (R, height), and the columns, (R, width).
+    """
+    rows = _interval_coverage(rois[:, 1::2], boxes[:, 1::2], size[0])
+    columns = _interval_coverage(rois[:, 0::2], boxes[:, 0::2], size[1])
+    return rows, columns
+
+
+def _interval_coverage(rois: torch.Tensor, boxes: torch.Tensor, count: int) -> torch.Tensor:
+    """(R, 2) and (R, 2) starts and ends on one axis -> (R, count)."""
+    ends = torch.linspace(0, 1, count + 1, dtype=rois.dtype, device=rois.device)
+    ends = rois[:, :1] + (rois[:, 1:] - rois[:, :1]) * ends
+    left, right = ends[:, :-1], ends[:, 1:]
+    covered = torch.minimum(right, boxes[:, 1:]) - torch.maximum(left, boxes[:, :1])
+    return covered.clamp(min=0) / (right - left).clamp(min=1e-6)
+
+
+def dice_loss(predicted: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    """``1 - 2 sum(p t) / (sum(p p) + sum(t t))``: 0 where the two are equal, at most 1.
+
+    Args:
+        predicted: (R, n), values from 0 to 1.
+        target: (R, n), values from 0 to 1.
+
+    Returns:
+        (R,)
+    """
+    overlap = (predicted * target).sum(1)
+    total = (predicted * predicted + target * target).sum(1)
+    return 1 - 2 * overlap / total.clamp(min=1e-6)
+
+
+def projection_loss(logits: torch.Tensor, rois: torch.Tensor, boxes: torch.Tensor) -> torch.Tensor:
+    """How far the shadows of a mask on the two axes are from those of its box.
+
+    The shadow of a mask is the maximum of its probabilities over rows, or over columns.
+
+    Args:
+        logits: (R, H, W).
+        rois: (R, 4), what the logits lie on.
+        boxes: (R, 4), the boxes of the objects.
+
+    Returns:
+        (R,) values from 0 (the shadows are the box's) to 2.
+    """
+    rows, columns = box_coverage(rois, boxes, logits.shape[1:])
+    probabilities = logits.sigmoid()
+    on_rows = dice_loss(probabilities.amax(dim=2), rows)
+    return on_rows + dice_loss(probabilities.amax(dim=1), columns)
+
+
+def other_objects(
+    rois: torch.Tensor,
+    boxes: torch.Tensor,
+    classes: torch.Tensor,
+    image_index: torch.Tensor,
+    gt_boxes: List[torch.Tensor],
+    gt_classes: List[torch.Tensor],
+    size: Sequence[int],
+) -> torch.Tensor:
+    """The pixels of RoIs that lie in the box of another object of the same class.
+
+    The object of a RoI itself is the one whose box overlaps ``boxes`` most, so a box that was
+    jittered does as well, and an object that is listed twice does not hide itself.
+
+    Args:
+        rois: (R, 4).
+        boxes: (R, 4), the boxes of the RoIs' objects.
+        classes: (R,), their classes.
+        image_index: (R,), their images.
+        gt_boxes: (n, 4), the boxes of all objects, for each image.
+        gt_classes: (n,), their classes, for each image.
+        size: height and width of the masks.
+
+    Returns:
+        (R, height, width) bool.
+    """
+    owner = torch.cat([torch.full_like(c, i) for i, c in enumerate(gt_classes)])
+    candidates = (image_index[:, None] == owner) & (classes[:, None] == torch.cat(gt_classes))
+    everything = torch.cat(gt_boxes)
+    overlap = pairwise_iou(Boxes(boxes), Boxes(everything)).masked_fill(~candidates, -1)
+    itself = overlap.new_zeros(len(rois)) if 0 in overlap.shape else overlap.amax(dim=1)
+    others = candidates & (overlap < itself[:, None])
+    roi, other = (others & (pairwise_iou(Boxes(rois), Boxes(everything)) > 0)).nonzero().unbind(1)
+    rows, columns = box_coverage(rois[roi], everything[other], size)
+    hidden = rois.new_zeros(len(rois), *size)
+    hidden.index_add_(0, roi, (rows >= 0.5).to(hidden)[:, :, None] * (columns >= 0.5)[:, None])
+    return hidden > 0
+
+
+class BoxLosses(nn.Module):
+    """Projection and affinity loss on the mask logits of the RoIs of a batch.
+
+    Everything runs in float32 at least, also under autocast.
+    """
+
+    @configurable
+    def __init__(
+        self,
+        *,
+        projection_weight: float = 1.0,
+        affinity_weight: float = 1.0,
+        affinity_threshold: float = 0.3,
+        affinity_dilation: int = 2,
+        warmup: float = 0.1,
+        pixel_mean: Sequence[float] = (0.0, 0.0, 0.0),
+        pixel_std: Sequence[float] = (1.0, 1.0, 1.0),
+        input_format: str = "RGB",
+    ) -> None:
+        """
+        Args:
+            projection_weight: of the projection loss; 0 = without.
+            affinity_weight: of the affinity loss; 0 = without.
+            affinity_threshold: similarity from which on two colours count as one, in (0, 1].
+            affinity_dilation: distance of neighbours, in cells of the mask.
+            warmup: share of the training over which the affinity weight grows from 0.
+            pixel_mean: what was subtracted from the images, in the order of their channels.
+            pixel_std: by what they were divided after that.
+            input_format: "RGB" or "BGR".
+
+        Raises:
+            ValueError: for a value out of range.
+        """
+        super().__init__()
+        key = "MODEL.ROI_MASK_HEAD.BOX_LOSS"
+        for name, value, fits in (
+            ("PROJECTION_WEIGHT", projection_weight, projection_weight >= 0),
+            ("AFFINITY_WEIGHT", affinity_weight, affinity_weight >= 0),
+            ("AFFINITY_THRESHOLD", affinity_threshold, 0 < affinity_threshold <= 1),
+            ("AFFINITY_DILATION", affinity_dilation, affinity_dilation >= 1),
+            ("WARMUP", warmup, 0 <= warmup <= 1),
+        ):
+            if not fits:
+                raise ValueError(f"{key}.{name} {value} is out of range")
+        if not projection_weight and not affinity_weight:
+            raise ValueError(f"{key}: PROJECTION_WEIGHT and AFFINITY_WEIGHT are both 0")
+        if affinity_weight and input_format not in ("RGB", "BGR"):
+            raise ValueError(
+                f"{key}.AFFINITY_WEIGHT above 0 needs INPUT.FORMAT 'BGR' or 'RGB', "
+                f"got '{input_format}'"
+            )
+        self.projection_weight = projection_weight
+        self.affinity_weight = affinity_weight
+        self.affinity_threshold = affinity_threshold
+        self.affinity_dilation = affinity_dilation
+        self.warmup = warmup
+        self.input_format = input_format
+        # Not persistent: a checkpoint holds what was learned, and the config knows these.
+        self.register_buffer("pixel_mean", torch.tensor(pixel_mean).view(-1, 1, 1), False)
+        self.register_buffer("pixel_std", torch.tensor(pixel_std).view(-1, 1, 1), False)
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode) -> Dict[str, Any]:
+        loss = cfg.MODEL.ROI_MASK_HEAD.BOX_LOSS
+        return {
+            "projection_weight": loss.PROJECTION_WEIGHT,
+            "affinity_weight": loss.AFFINITY_WEIGHT,
+            "affinity_threshold": loss.AFFINITY_THRESHOLD,
+            "affinity_dilation": loss.AFFINITY_DILATION,
+            "warmup": loss.WARMUP,
+            "pixel_mean": cfg.MODEL.PIXEL_MEAN,
+            "pixel_std": cfg.MODEL.PIXEL_STD,
+            "input_format": cfg.INPUT.FORMAT,
+        }
+
+    def forward(
+        self,
+        logits: torch.Tensor,
+        rois: torch.Tensor,
+        boxes: torch.Tensor,
+        classes: torch.Tensor,
+        image_index: torch.Tensor,
+        images: ImageList,
+        gt_boxes: List[torch.Tensor],
+        gt_classes: List[torch.Tensor],
+        progress: float,
+    ) -> Dict[str, torch.Tensor]:
+        """
+        Args:
+            logits: (R, 1, H, W) of RoIs of all images; R may be 0.
+            rois: (R, 4) x0, y0, x1, y1 in pixels, what the logits lie on.
+            boxes: (R, 4), the boxes of the RoIs' objects.
+            classes: (R,), their classes.
+            image_index: (R,), their places in the batch.
+            images: the batch as the model normalised it.
+            gt_boxes: the boxes (n, 4) of all objects, for each image.
+            gt_classes: their classes (n,), for each image.
+            progress: share of the training that is over, from 0 to 1.
+
+        Returns:
+            ``loss_mask_projection`` and ``loss_mask_affinity``: means over the R RoIs times their
+            weights, or 0 times the logits without RoIs.  A loss of weight 0 is left out.
+        """
+        with torch.autocast(logits.device.type, enabled=False):
+            logits = logits[:, 0].to(torch.promote_types(logits.dtype, torch.float32))
+            losses = {}
+            if self.projection_weight:
+                loss = projection_loss(logits, rois, boxes)
+                losses["loss_mask_projection"] = self.projection_weight * loss
+            if self.affinity_weight:
+                size = logits.shape[1:]
+                rows, columns = box_coverage(rois, boxes, size)
+                hidden = other_objects(
+                    rois, boxes, classes, image_index, gt_boxes, gt_classes, size
+                )
+                colors, shown = self.crop_colors(images, rois, image_index, size)
+                loss = affinity_loss(
+                    logits,
+                    colors,
+                    (rows >= 0.5)[:, :, None] & (columns >= 0.5)[:, None],
+                    shown & ~hidden,
+                    threshold=self.affinity_threshold,
+                    dilation=self.affinity_dilation,
+                )
+                grown = min(progress / self.warmup, 1.0) if self.warmup else 1.0
+                losses["loss_mask_affinity"] = self.affinity_weight * grown * loss
+            return {name: loss.sum() / max(len(rois), 1) for name, loss in losses.items()}
+
+    @torch.no_grad()
+    def crop_colors(
+        self, images: ImageList, rois: torch.Tensor, image_index: torch.Tensor, size: Sequence[int]
+    ) -> Tuple[torch.Tensor, torch.Tensor]:
+        """The colours in RoIs, at the resolution of their masks.
+
+        Args:
+            images: the batch as the model normalised it.
+            rois: (R, 4) in pixels.
+            image_index: (R,).
+            size: height and width of the masks.
+
+        Returns:
+            (R, 3, height, width) LAB, and (R, height, width) bool: the pixels that lie in the image
+            as a whole.  The colours of others mean nothing.
+        """
+        colors = images.tensor.new_zeros(len(rois), 3, *size)
+        shown = torch.zeros(len(rois), *size, dtype=torch.bool, device=rois.device)
+        for i, (height, width) in enumerate(images.image_sizes):
+            # One image at a time, so that padding cannot mix with the pixels at the border.
+            mine = (image_index == i).nonzero()[:, 0]
+            image = images.tensor[i : i + 1, :, :height, :width]
+            colors[mine] = roi_align(
+                image, [rois[mine].to(image.dtype)], tuple(size), sampling_ratio=0, aligned=True
+            )
+            whole = rois.new_tensor([0, 0, width, height]).expand(len(mine), 4)
+            rows, columns = box_coverage(rois[mine], whole, size)
+            shown[mine] = (rows > 0.999)[:, :, None] & (columns > 0.999)[:, None]
+        rgb = colors * self.pixel_std.to(colors) + self.pixel_mean.to(colors)
+        return rgb_to_lab(rgb if self.input_format == "RGB" else rgb.flip(1)), shown

@@ -1,0 +1,90 @@
+"""Neighbours of one colour mostly belong together: a loss on masks that needs the image alone.
+
+The affinity loss of BoxInst (Tian et al., 2021, section 3.2).
+"""
+
+import math
+from typing import Tuple
+
+import torch
+from torch.nn import functional
+
+# Linear sRGB -> CIE XYZ, each row divided by its component of the white point D65.
+_RGB_TO_XYZ = (
+    (0.412453 / 0.950456, 0.357580 / 0.950456, 0.180423 / 0.950456),
+    (0.212671, 0.715160, 0.072169),
+    (0.019334 / 1.088754, 0.119193 / 1.088754, 0.950227 / 1.088754),
+)
+
+
+def rgb_to_lab(rgb: torch.Tensor) -> torch.Tensor:
+    """Convert sRGB to CIELAB under D65, with tensor operations alone.
+
+    Args:
+        rgb: (..., 3, H, W), values from 0 to 255; what is outside is clamped.
+
+    Returns:
+        (..., 3, H, W) of the same type: L from 0 to 100, a and b about from -127 to 127.
+    """
+    rgb = rgb.clamp(0, 255) / 255
+    linear = torch.where(rgb > 0.04045, ((rgb + 0.055) / 1.055) ** 2.4, rgb / 12.92)
+    xyz = torch.einsum("ij,...jhw->...ihw", rgb.new_tensor(_RGB_TO_XYZ), linear)
+    # The clamp changes no value that is used: it keeps the unused branch away from roots of 0.
+    root = torch.where(xyz > 0.008856, xyz.clamp(min=0.008856) ** (1 / 3), 7.787 * xyz + 16 / 116)
+    x, y, z = root.unbind(-3)
+    return torch.stack([116 * y - 16, 500 * (x - y), 200 * (y - z)], dim=-3)
+
+
+def affinity_loss(
+    logits: torch.Tensor,
+    colors: torch.Tensor,
+    centres: torch.Tensor,
+    valid: torch.Tensor,
+    *,
+    threshold: float = 0.3,
+    dilation: int = 2,
+) -> torch.Tensor:
+    """How unlikely it is that neighbours of one colour have one label, on the average.
+
+    An edge leads from a pixel, its centre, to one of the 8 around it, ``dilation`` away.  It counts
+    where ``exp(-d / 2)`` is at least ``threshold``, d being the distance of the two colours.
+
+    Args:
+        logits: (R, H, W).
+        colors: (R, 3, H, W), LAB.
+        centres: (R, H, W) bool, the pixels whose edges count.
+        valid: (R, H, W) bool, the pixels that edges may touch at all.
+        threshold: of the similarity, above 0, at most 1.
+        dilation: distance of neighbours in pixels.
+
+    Returns:
+        (R,) means of ``-log P(both in or both out)`` over the edges; 0 where there are none.
+    """
+    farthest = -2 * math.log(threshold)
+    inside, outside = functional.logsigmoid(logits), functional.logsigmoid(-logits)
+    loss = count = logits.new_zeros(len(logits))
+    # Half of the 8 directions: an edge back differs in its centre alone.
+    for step in ((0, dilation), (dilation, 0), (dilation, dilation), (dilation, -dilation)):
+        distance = torch.linalg.vector_norm(_first(colors, step) - _second(colors, step), dim=1)
+        alike = (distance <= farthest) & _first(valid, step) & _second(valid, step)
+        edges = alike * (_first(centres, step).to(loss) + _second(centres, step))
+        same = torch.logaddexp(
+            _first(inside, step) + _second(inside, step),
+            _first(outside, step) + _second(outside, step),
+        )
+        loss = loss - (edges * same).sum((1, 2))
+        count = count + edges.sum((1, 2))
+    return loss / count.clamp(min=1)
+
+
+def _first(x: torch.Tensor, step: Tuple[int, int]) -> torch.Tensor:
+    """The pixels of (..., H, W) that have a pixel ``step`` (down, to the right) of them."""
+    height, width = x.shape[-2:]
+    down, right = step
+    return x[..., : max(height - down, 0), max(-right, 0) : max(width - max(right, 0), 0)]
+
+
+def _second(x: torch.Tensor, step: Tuple[int, int]) -> torch.Tensor:
+    """The pixels that are ``step`` away from those of :func:`_first`, in the same order."""
+    width, (down, right) = x.shape[-1], step
+    return x[..., down:, max(right, 0) : max(width + min(right, 0), 0)]
