@@ -22,6 +22,7 @@ setup(
     packages=find_packages(include=["seg_every_thing", "seg_every_thing.*"]),
     install_requires=[
         "fvcore",
+        "ijson>=3.1",
         "iopath",
         "matplotlib",
         "numpy<2",

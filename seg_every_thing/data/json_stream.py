@@ -1,22 +1,19 @@
-"""JSON files of any size: read record by record, written list by list.
+"""JSON files of any size: read record by record with ijson, written list by list.
 
-The standard library's decoder runs in C and can decode one value out of a longer text.  On a buffer
-that rolls over the file it reads a Visual Genome file faster than ``json.load`` does (which spends
-its time on memory), and twice as fast as ijson's C backend; so the standard library does it.
+ijson keeps to the letter of JSON and to numbers of 64 bits; Python's own ``json`` does not.  A file
+with NaN, Infinity, larger numbers or half a surrogate pair (as Python writes the bytes of a file
+name that is not UTF-8) is therefore read whole by ``json``: what comes out is always what
+``json.load`` gives.
 """
 
-import codecs
 import contextlib
 import json
-import os
 import re
-import zipfile
-import zlib
+from itertools import islice
 from pathlib import Path
 from typing import (
     IO,
     Any,
-    BinaryIO,
     Collection,
     Iterable,
     Iterator,
@@ -26,15 +23,19 @@ from typing import (
     Tuple,
 )
 
-from tqdm import tqdm
+import ijson
 
 from ..files import PathLike
+from .json_bytes import json_chunks
 
 COCO_LISTS = ("images", "annotations", "categories")
 
-_CHUNK = 1 << 22  # bytes read at a time
-_TOKEN = 16  # a decoder that stops this close to the end of its text may lack the rest of a token
-_WHITESPACE = re.compile(r"[ \t\n\r]*")
+Events = Iterator[Tuple[str, Any]]  # of ijson: what begins, ends or stands there, and its value
+
+_COLUMN = 39  # of the line of text in an error of ijson's: the last byte that it read
+_HALF_PAIR = re.compile(
+    rb"\\u[dD][89abAB]..(?!\\u[dD][c-fC-F])|(?<!\\u[dD][89abAB]..)\\u[dD][c-fC-F]", re.DOTALL
+)
 
 
 def iter_array(path: PathLike, description: str = "") -> Iterator[Any]:
@@ -47,10 +48,10 @@ def iter_array(path: PathLike, description: str = "") -> Iterator[Any]:
     Raises:
         ValueError: when the file is missing, truncated or not a JSON array; the message names it.
     """
-    with _opened(path, description) as scanner:
-        scanner.take("[", "a list")
-        yield from scanner.elements()
-        scanner.finish()
+    events = _events(path, description)
+    with _begun(path, events, "start_array", "a list"):
+        yield from _elements(events)
+        next(events, None)  # nothing may follow
 
 
 def iter_members(
@@ -65,146 +66,137 @@ def iter_members(
             other values come whole.
 
     Raises:
-        ValueError: when the file is missing, truncated or not a JSON object; the message names it.
+        ValueError: when the file is missing, truncated, not a JSON object, or has one of its keys
+            twice; the message names it.
     """
-    with _opened(path, description) as scanner:
-        scanner.take("{", "an object")
-        more = scanner.peek() != "}"
-        if not more:
-            scanner.take("}")
-        while more:
-            if scanner.peek() != '"':
-                scanner.fail("expected a key")
-            key = scanner.value()
-            scanner.take(":")
-            if scanner.peek() == "[" and key in long_lists:
-                scanner.take("[")
-                for element in scanner.elements():
+    events = _events(path, description)
+    keys = set()
+    with _begun(path, events, "start_map", "an object"):
+        for event, key in events:
+            if event == "end_map":
+                continue  # nothing may follow
+            if key in keys:
+                raise ValueError(f"'{path}' has the key '{key}' twice: only one can count")
+            keys.add(key)
+            event, value = next(events)
+            if event == "start_array" and key in long_lists:
+                for element in _elements(events):
                     yield key, element
             else:
-                yield key, scanner.value()
-            more = scanner.take(",}") == ","
-        scanner.finish()
-
-
-class _Scanner:
-    """A place in a JSON text of which only a part is in memory."""
-
-    def __init__(self, path: PathLike, source: BinaryIO, progress: tqdm) -> None:
-        self._path, self._source, self._progress = path, source, progress
-        self._text_of = codecs.getincrementaldecoder("utf-8-sig")().decode
-        self._decode = json.JSONDecoder().raw_decode
-        self._buffer, self._position = "", 0
-        self._passed = 0  # characters before the buffer
-        self._at_end = False
-
-    def peek(self) -> str:
-        """The next character that is no white space, "" at the end."""
-        while True:
-            self._position = _WHITESPACE.match(self._buffer, self._position).end()  # type: ignore
-            if self._position < len(self._buffer):
-                return self._buffer[self._position]
-            if not self._read():
-                return ""
-
-    def take(self, allowed: str, what: str = "") -> str:
-        """Step over the next character, which must be one of some."""
-        character = self.peek()
-        if not character or character not in allowed:
-            expected = what or " or ".join(f"'{c}'" for c in allowed)
-            self.fail(f"expected {expected}", at_end=not character)
-        self._position += 1
-        return character
-
-    def value(self) -> Any:
-        """Decode the next value and step over it."""
-        self.peek()
-        while True:
-            try:
-                value, end = self._decode(self._buffer, self._position)
-            except json.JSONDecodeError as e:
-                # An error at the end of the buffer, or in a string, may just be a lack of text.
-                lacks_text = e.pos > len(self._buffer) - _TOKEN or e.msg.startswith("Unterminated")
-                if lacks_text and self._read():
-                    continue
-                self._position = e.pos
-                self.fail(e.msg, at_end=lacks_text)
-            except (ValueError, RecursionError) as e:
-                self.fail(str(e))
-            # A number near the end of the buffer may go on: "3." is read as 3.
-            if end + _TOKEN < len(self._buffer) or not self._read():
-                self._position = end
-                return value
-
-    def elements(self) -> Iterator[Any]:
-        """The elements of an array, from after its "[" to after its "]"."""
-        if self.peek() == "]":
-            self.take("]")
-            return
-        yield self.value()
-        while self.take(",]") == ",":
-            yield self.value()
-
-    def finish(self) -> None:
-        """Make sure that nothing follows."""
-        if self.peek():
-            self.fail("extra data after its end")
-
-    def fail(self, reason: str, at_end: bool = False) -> NoReturn:
-        """Raise what is wrong at this place."""
-        mend = ": was the file cut off? Get it anew" if at_end else ""
-        place = "its end" if at_end else f"character {self._passed + self._position}"
-        raise ValueError(f"'{self._path}' is not valid at {place}: {reason}{mend}")
-
-    def _read(self) -> bool:
-        """Add to the buffer; at least its own size again, so that long values cost no more."""
-        if self._at_end:
-            return False
-        size = max(_CHUNK, len(self._buffer) - self._position)
-        try:
-            data = self._source.read(size)
-            text = self._text_of(data, not data)
-        except (OSError, EOFError, UnicodeDecodeError, zipfile.BadZipFile, zlib.error) as e:
-            raise ValueError(f"cannot read '{self._path}': {e}") from e
-        if not data:
-            self._at_end = True
-            return False
-        self._progress.update(len(data))
-        self._buffer = self._buffer[self._position :] + text
-        self._passed, self._position = self._passed + self._position, 0
-        return True
+                yield key, _value(event, value, events)
 
 
 @contextlib.contextmanager
-def _opened(path: PathLike, description: str) -> Iterator[_Scanner]:
-    with contextlib.ExitStack() as stack:
-        try:
-            source: Any = stack.enter_context(open(path, "rb"))
-            size = os.path.getsize(path)
-            if Path(path).suffix.lower() == ".zip":
-                archive = stack.enter_context(zipfile.ZipFile(source))
-                member = _only_json_of(path, archive)
-                source, size = stack.enter_context(archive.open(member)), member.file_size
-        except OSError as e:
-            raise ValueError(f"cannot read '{path}': {e.strerror or e}") from e
-        except (zipfile.BadZipFile, NotImplementedError, RuntimeError) as e:
-            raise ValueError(f"cannot read the archive '{path}': {e}") from e
-        # Shown on terminals alone.
-        bar = tqdm(
-            total=size, desc=description, unit="B", unit_scale=True, disable=None, leave=False
-        )
-        yield _Scanner(path, source, stack.enter_context(bar))
+def _begun(path: PathLike, events: Events, event: str, what: str) -> Iterator[None]:
+    try:
+        if next(events)[0] != event:
+            raise ValueError(f"'{path}' must hold {what}, and it holds something else")
+        yield
+    except RecursionError as e:
+        raise ValueError(f"'{path}' is nested too deeply") from e
 
 
-def _only_json_of(path: PathLike, archive: zipfile.ZipFile) -> zipfile.ZipInfo:
-    members = [
-        m
-        for m in archive.infolist()
-        if m.filename.endswith(".json") and not m.filename.startswith("__MACOSX")
-    ]
-    if len(members) != 1:
-        raise ValueError(f"'{path}' must hold one .json file, it holds {len(members)}: unpack it")
-    return members[0]
+def _elements(events: Events) -> Iterator[Any]:
+    """The elements of an array that has begun."""
+    for event, value in events:
+        if event == "end_array":
+            return
+        yield _value(event, value, events)
+
+
+def _value(event: str, value: Any, events: Events) -> Any:
+    """Build the value that begins with an event."""
+    if event == "start_array":
+        return [*_elements(events)]
+    if event == "start_map":
+        result = {}
+        for event, key in events:
+            if event == "end_map":
+                break
+            result[key] = _value(*next(events), events)
+        return result
+    return value
+
+
+def _events(path: PathLike, description: str) -> Events:
+    """What ijson reads, or Python's json where ijson cannot.
+
+    Raises:
+        ValueError: for a broken file.
+    """
+    found = ijson.sendable_list()
+    parser = ijson.basic_parse_coro(found, use_float=True)
+    passed = position = 0
+    chunk = b""
+    try:
+        for chunk in json_chunks(path, description):
+            if b"NaN" in chunk or b"Infinity" in chunk:
+                break
+            if b"\\u" in chunk and _HALF_PAIR.search(chunk):
+                break
+            parser.send(chunk)
+            yield from found
+            passed += len(found)
+            position += len(chunk)
+            found.clear()
+        else:
+            chunk = b""
+            parser.close()
+            yield from found
+            return
+    except (ijson.JSONError, UnicodeDecodeError) as e:
+        if "overflow" not in str(e):
+            _fail(path, *_place_and_reason(e, position, chunk))
+    yield from islice(_events_of(_read_whole(path, description)), passed, None)
+
+
+class _Pairs(List[Tuple[str, Any]]):
+    """The members of an object, with keys that repeat."""
+
+
+def _read_whole(path: PathLike, description: str) -> Any:
+    data = b"".join(json_chunks(path, description))
+    try:
+        return json.loads(data.decode("utf-8"), object_pairs_hook=_Pairs)
+    except UnicodeDecodeError as e:
+        _fail(path, f"byte {e.start}", f"not UTF-8: {e.reason}")
+    except json.JSONDecodeError as e:
+        _fail(path, f"character {e.pos}", e.msg)
+
+
+def _events_of(value: Any) -> Events:
+    """What ijson would say of a value."""
+    if isinstance(value, _Pairs):
+        yield "start_map", None
+        for key, member in value:
+            yield "map_key", key
+            yield from _events_of(member)
+        yield "end_map", None
+    elif isinstance(value, list):
+        yield "start_array", None
+        for element in value:
+            yield from _events_of(element)
+        yield "end_array", None
+    else:
+        yield "", value
+
+
+def _place_and_reason(error: Exception, position: int, chunk: bytes) -> Tuple[str, str]:
+    """What ijson says of a chunk that begins at a position; an empty one is the end."""
+    # One line of reason, one with the text (some of it before and some behind the place, which is
+    # in column 40), one with an arrow.
+    message = error.args[0] if isinstance(error.args[0], bytes) else str(error).encode()
+    reason, text, *_ = (line.decode("utf-8", "replace") for line in message.split(b"\n") + [b""])
+    reason = reason.rstrip(".")
+    if not chunk and "garbage" not in reason:
+        return "its end", f"{reason}: was the file cut off? Get it anew"
+    excerpt = text.strip()
+    begin = chunk.find(excerpt.encode()) + _COLUMN - (len(text) - len(text.lstrip()))
+    return f"byte {position + max(0, begin)}", f"{reason}: {excerpt}"
+
+
+def _fail(path: PathLike, place: str, reason: str) -> NoReturn:
+    raise ValueError(f"'{path}' is not valid JSON near {place}: {reason}")
 
 
 class MemberWriter:

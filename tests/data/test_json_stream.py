@@ -8,7 +8,7 @@ from typing import Any, Dict, List
 
 import pytest
 
-from seg_every_thing.data import json_stream
+from seg_every_thing.data import json_bytes
 from seg_every_thing.data.json_stream import MemberWriter, iter_array, iter_members
 from seg_every_thing.files import written_atomically
 
@@ -34,7 +34,7 @@ TRICKY: List[Any] = [
 def test_array_equals_json_load(
     chunk: int, style: Dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(json_stream, "_CHUNK", chunk)
+    monkeypatch.setattr(json_bytes, "_SIZE", chunk)
     path = tmp_path / "array.json"
     path.write_text(" \n" + json.dumps(TRICKY, **style) + "\n ", encoding="utf-8")
     assert list(iter_array(path)) == TRICKY
@@ -45,7 +45,7 @@ def test_array_equals_json_load(
 def test_members_equal_json_load(
     chunk: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(json_stream, "_CHUNK", chunk)
+    monkeypatch.setattr(json_bytes, "_SIZE", chunk)
     content = {"info": {"year": 2017}, "images": [{"id": 1}, 2], "annotations": [], "list": [1, 2]}
     content["number"] = 42
     path = tmp_path / "object.json"
@@ -63,6 +63,54 @@ def test_empty_documents_and_a_byte_order_mark(tmp_path: Path) -> None:
     assert list(iter_members(path)) == []
     path.write_bytes(b"\xef\xbb\xbf[1]")
     assert list(iter_array(path)) == [1]
+
+
+@pytest.mark.parametrize("chunk", [*range(1, 40), 1 << 20])
+def test_what_only_pythons_json_takes(
+    chunk: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not JSON to the letter, but Python writes it and pycocotools reads it."""
+    monkeypatch.setattr(json_bytes, "_SIZE", chunk)
+    path = tmp_path / "x.json"
+    values = ["[NaN]", "-Infinity", '{"a": Infinity}', "1e999", "-123456789012345678901"]
+    values += [r'"caf\udce9.jpg"', r'["\ud83d", "\uD83D\ude00\ud83d"]', r'"\ude00\ud83d\ude00"']
+    for value in values:
+        text = f'{{"a": [1, "x"], "images": [{{"b": 2.5}}, {value}, true], "c": {{"d": null}}}}'
+        path.write_text(text)
+        expected = json.loads(text)
+        members = list(iter_members(path))
+        assert [key for key, _ in members] == ["a", "images", "images", "images", "c"]
+        found = {"a": members[0][1], "images": [v for _, v in members[1:4]], "c": members[4][1]}
+        assert repr(found) == repr(expected)  # NaN is not equal to itself
+        assert repr(found["images"][0]) == "{'b': 2.5}"
+        path.write_text(f"[[3], {value}, 4]")
+        assert repr(list(iter_array(path))) == repr(json.loads(f"[[3], {value}, 4]"))
+
+
+@pytest.mark.parametrize("chunk", [1, 2, 3, 7, 11, 12, 13, 1 << 20])
+def test_whole_pairs_are_streamed(
+    chunk: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A pair that a chunk's end would cut is no reason to read a file whole."""
+    monkeypatch.setattr(json_bytes, "_SIZE", chunk)
+    monkeypatch.setattr(json, "loads", None)
+    path = tmp_path / "x.json"
+    path.write_text(r'["\ud83d\ude00", "\ud83d\ude00\ud83d\ude00 a\u00e9\ud83d\ude00", "Na N"]')
+    assert list(iter_array(path)) == ["😀", "😀😀 aé😀", "Na N"]
+
+
+@pytest.mark.parametrize("value", ["1", "NaN"])
+def test_keys_that_repeat(value: str, tmp_path: Path) -> None:
+    """Within a record the last counts, as for json.load; a list of a file twice is an error."""
+    path = tmp_path / "twice.json"
+    path.write_text(f'[{{"a": {value}, "a": 2}}]')
+    assert list(iter_array(path)) == [{"a": 2}]
+    path.write_text(f'{{"images": [], "annotations": [{value}], "x": 0, "annotations": [3]}}')
+    with pytest.raises(ValueError, match=r"twice\.json.*the key 'annotations' twice"):
+        list(iter_members(path))
+    path.write_text(f'{{"images": [], "x": {value}, "images": []}}')  # empty, and nothing to yield
+    with pytest.raises(ValueError, match=r"twice\.json.*the key 'images' twice"):
+        list(iter_members(path))
 
 
 def test_zip_holds_the_file(tmp_path: Path) -> None:
@@ -86,20 +134,26 @@ def test_zip_holds_the_file(tmp_path: Path) -> None:
     [
         ('[{"a": 1}, {"a": 2', ["its end", "cut off"]),
         ('[{"a": 1}, {"a": "tex', ["its end", "cut off"]),
-        ('[{"a": 1}', ["its end", "cut off", "',' or ']'"]),
-        ("", ["its end", "a list", "cut off"]),
-        ('{"a": 1}', ["character 0", "a list"]),
-        ("[1 2]", ["character 3", "',' or ']'"]),
-        ("[1] 2", ["character 4", "extra data"]),
-        ('[{"a": nonsense and more than that}, 1]', ["character 7"]),
-        ('["\\q and some more text here", 1]', ["escape"]),
-        ("[" * 100_000, ["recursion"]),
+        ('[{"a": 1}', ["its end", "cut off"]),
+        ("", ["its end", "cut off"]),
+        ('{"a": 1}', ["must hold a list"]),
+        ("[1 2]", ["byte 3", "',' or ']'"]),
+        ("[1] 2", ["byte 5", "trailing garbage"]),
+        ("[1] {", ["byte 4", "trailing garbage"]),
+        ('["é", {"a": nonsense and more than that}, 1]', ["byte 13", "nonsense"]),
+        ('["\\q and some more text here", 1]', ["byte 2", "'\\' occurs before"]),
+        ('["a\tb"]', ["byte 2", "invalid character inside string"]),
+        ("[01]", ["near byte", "',' or ']'"]),
+        ("[nan]", ["byte 1"]),
+        ("[NaN, 3", ["character 7", "',' delimiter"]),
+        ("[" * 100_000, ["nested too deeply"]),
+        ("[NaN, " + "[" * 100_000, ["nested too deeply"]),
     ],
 )
 def test_broken_arrays(
     text: str, words: List[str], chunk: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(json_stream, "_CHUNK", chunk)
+    monkeypatch.setattr(json_bytes, "_SIZE", chunk)
     path = tmp_path / "broken.json"
     path.write_text(text)
     with pytest.raises(ValueError) as error:
@@ -110,12 +164,13 @@ def test_broken_arrays(
 
 def test_broken_members_and_unreadable_files(tmp_path: Path) -> None:
     path = tmp_path / "broken.json"
-    for text in ("[1]", '{"a" 1}', '{"a": 1', "{1: 2}", '{"a": 1,}', '{"images": [1, 2'):
+    broken = ("[1]", '{"a" 1}', '{"a": 1', "{1: 2}", '{"a": 1,}', '{"images": [1, 2', '{"a": 1} 2')
+    for text in broken:
         path.write_text(text)
         with pytest.raises(ValueError, match=r"broken\.json"):
             list(iter_members(path))
     path.write_bytes(b'["\xff\xfe"]')
-    with pytest.raises(ValueError, match=r"cannot read.*broken\.json.*utf-8"):
+    with pytest.raises(ValueError, match=r"broken\.json.*near byte 1: .*UTF8"):
         list(iter_array(path))
     with pytest.raises(ValueError, match=r"cannot read.*absent\.json.*No such file"):
         list(iter_array(tmp_path / "absent.json"))
@@ -124,7 +179,7 @@ def test_broken_members_and_unreadable_files(tmp_path: Path) -> None:
 def test_garbage_is_found_without_reading_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(json_stream, "_CHUNK", 100)
+    monkeypatch.setattr(json_bytes, "_SIZE", 100)
     read = [0]
 
     class Bar:
@@ -140,23 +195,20 @@ def test_garbage_is_found_without_reading_on(
         def update(self, size: int) -> None:
             read[0] += size
 
-    monkeypatch.setattr(json_stream, "tqdm", Bar)
+    monkeypatch.setattr(json_bytes, "tqdm", Bar)
     path = tmp_path / "x.json"
     path.write_text("[" + '{"a": oops 1234567890 1234567890}, ' * 1000 + "1]")
-    with pytest.raises(ValueError, match="character 7"):
+    with pytest.raises(ValueError, match="near byte 7"):
         list(iter_array(path))
     assert 0 < read[0] < 1000
     # The progress of a whole file adds up to its size.
     read[0] = 0
-    path.write_text(json.dumps(TRICKY * 10, ensure_ascii=False), encoding="utf-8")
+    path.write_text(json.dumps(TRICKY[1:] * 10, ensure_ascii=False), encoding="utf-8")
     list(iter_array(path))
     assert read[0] == path.stat().st_size
 
 
-def test_memory_does_not_grow_with_the_file(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(json_stream, "_CHUNK", 1 << 16)
+def test_memory_does_not_grow_with_the_file(tmp_path: Path) -> None:
     path = tmp_path / "large.json"
     record = json.dumps({"objects": [{"synsets": ["tree.n.01"], "x": i} for i in range(30)]})
     path.write_text("[" + ", ".join([record] * 4000) + "]")
@@ -165,7 +217,7 @@ def test_memory_does_not_grow_with_the_file(
     assert sum(len(r["objects"]) for r in iter_array(path)) == 120_000
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert peak < 1_000_000
+    assert peak < 2_000_000
 
 
 def test_writer_writes_what_it_is_told(tmp_path: Path) -> None:
