@@ -4,7 +4,6 @@ import logging
 import os
 from typing import Any, List, Optional, Type
 
-import torch
 from detectron2.config import CfgNode
 from detectron2.data import (
     MetadataCatalog,
@@ -16,13 +15,11 @@ from detectron2.engine.hooks import EvalHook
 from detectron2.evaluation import verify_results
 from detectron2.modeling import META_ARCH_REGISTRY, SemanticSegmentor
 from detectron2.utils import comm
-from torch import nn
 
 from ..data.partial import check_data_set
 from ..data.semantic_mapper import SemanticMapper
 from ..evaluation.semantic import FourMetricEvaluator
 from .early_stopping import EarlyStopping, ResumableBestCheckpointer, StopTraining
-from .optimizers import build_lr_scheduler, build_optimizer
 from .trainer import Trainer
 
 logger = logging.getLogger(__name__)
@@ -45,9 +42,9 @@ def trainer_class(cfg: CfgNode) -> Type[Trainer]:
 class SemanticTrainer(Trainer):
     """Trainer for data sets with a label for each pixel.
 
-    Crops and flips of :class:`SemanticMapper`, the optimizers of ``SOLVER.OPTIMIZER``, metrics of
-    :class:`FourMetricEvaluator`, and with ``TEST.EVAL_PERIOD`` the best model in
-    ``model_best.pth``, with ``TEST.EARLY_STOPPING`` an end as soon as it gets no better.
+    Crops and flips of :class:`SemanticMapper`, metrics of :class:`FourMetricEvaluator`, and with
+    ``TEST.EVAL_PERIOD`` the best model in ``model_best.pth``, with ``TEST.EARLY_STOPPING`` an end
+    as soon as it gets no better.
     """
 
     @classmethod
@@ -81,16 +78,6 @@ class SemanticTrainer(Trainer):
         if output_folder is None:
             output_folder = os.path.join(cfg.OUTPUT_DIR, "inference", dataset_name)
         return FourMetricEvaluator(dataset_name, output_dir=output_folder)
-
-    @classmethod
-    def build_optimizer(cls, cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
-        """The optimizer that ``SOLVER.OPTIMIZER`` names."""
-        return build_optimizer(cfg, model)
-
-    @classmethod
-    def build_lr_scheduler(cls, cfg: CfgNode, optimizer: torch.optim.Optimizer) -> Any:
-        """The schedule that ``SOLVER.LR_SCHEDULER_NAME`` names."""
-        return build_lr_scheduler(cfg, optimizer)
 
     def build_hooks(self) -> List[Optional[HookBase]]:
         """DefaultTrainer's hooks, the best checkpoint, and early stopping."""

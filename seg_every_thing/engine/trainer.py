@@ -9,7 +9,11 @@ from unittest import mock
 
 import torch
 from detectron2.config import CfgNode
-from detectron2.data import MetadataCatalog, build_detection_train_loader
+from detectron2.data import (
+    MetadataCatalog,
+    build_detection_test_loader,
+    build_detection_train_loader,
+)
 from detectron2.engine import DefaultTrainer, create_ddp_model, defaults
 from detectron2.evaluation import DatasetEvaluator
 from torch import nn
@@ -17,7 +21,8 @@ from torch import nn
 from ..checkpoint.safe_checkpointer import SafeCheckpointer
 from ..data.dataset_mapper import PartialSupervisionMapper
 from ..data.partial import check_data_set, load_training_dicts, valid_annotations
-from ..evaluation.coco import PartialCOCOEvaluator
+from ..evaluation.coco import PartialCOCOEvaluator, counted_results
+from .optimizers import build_lr_scheduler, build_optimizer
 
 logger = logging.getLogger(__name__)
 
@@ -115,10 +120,25 @@ class Trainer(DefaultTrainer):
 
     @classmethod
     def build_test_loader(cls, cfg: CfgNode, dataset_name: str) -> Any:
-        """As in DefaultTrainer, with clear errors for files that are missing or broken."""
+        """As in DefaultTrainer, of ``TEST.IMS_PER_BATCH`` images at a time.
+
+        Raises:
+            ValueError: when the data set is not registered or its annotation file is broken.
+            FileNotFoundError: when the annotation file is missing.
+        """
         check_data_set(dataset_name)
         with valid_annotations([dataset_name]):
-            return super().build_test_loader(cfg, dataset_name)
+            return build_detection_test_loader(cfg, dataset_name, batch_size=cfg.TEST.IMS_PER_BATCH)
+
+    @classmethod
+    def build_optimizer(cls, cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
+        """The optimizer that ``SOLVER.OPTIMIZER`` names."""
+        return build_optimizer(cfg, model)
+
+    @classmethod
+    def build_lr_scheduler(cls, cfg: CfgNode, optimizer: torch.optim.Optimizer) -> Any:
+        """The schedule that ``SOLVER.LR_SCHEDULER_NAME`` names."""
+        return build_lr_scheduler(cfg, optimizer)
 
     @classmethod
     def build_evaluator(
@@ -133,11 +153,14 @@ class Trainer(DefaultTrainer):
             )
         if output_folder is None:
             output_folder = os.path.join(cfg.OUTPUT_DIR, "inference", dataset_name)
+        tasks = {"bbox": True, "segm": cfg.MODEL.MASK_ON, "keypoints": cfg.MODEL.KEYPOINT_ON}
         return PartialCOCOEvaluator(
             dataset_name,
             class_split=cfg.TEST.CLASS_SPLIT or cfg.DATASETS.MASK_CLASSES,
-            tasks=("bbox", "segm") if cfg.MODEL.MASK_ON else ("bbox",),
+            tasks=tuple(task for task, on in tasks.items() if on),
             output_dir=output_folder,
+            max_dets_per_image=counted_results(cfg.TEST.DETECTIONS_PER_IMAGE),
+            kpt_oks_sigmas=tuple(cfg.TEST.KEYPOINT_OKS_SIGMAS),
         )
 
 

@@ -28,6 +28,26 @@ _METRICS: Dict[str, Tuple[Optional[float], int]] = {
 ABSENT = -1.0
 """Value of a metric for which there is no ground truth, as in pycocotools."""
 
+_COCO_LIMIT = 100  # results an image and class that COCO's metrics count
+_NO_LIMIT = 1_000_000
+
+
+def counted_results(per_image: int) -> Optional[int]:
+    """The ``max_dets_per_image`` of an evaluator, for a model that gives so many results an image.
+
+    COCO counts the 100 results of the highest scores; those of a model that gives more all count,
+    or what it finds beyond them would be missed.
+
+    Args:
+        per_image: ``TEST.DETECTIONS_PER_IMAGE``; below 0 = no limit, as in detectron2.
+
+    Returns:
+        None = COCO's own limit.
+    """
+    if per_image < 0:
+        return _NO_LIMIT
+    return per_image if per_image > _COCO_LIMIT else None
+
 
 def split_metrics(coco_eval: Optional[COCOeval], classes: Sequence[int]) -> Dict[str, float]:
     """AP, AP50, AP75, APs, APm and APl, in percent, over some of the classes of a COCOeval.
@@ -84,8 +104,9 @@ class PartialCOCOEvaluator(COCOEvaluator):
             self._class_sets.update(_A=split.set_a, _B=split.set_b)
         with valid_annotations([dataset_name]):
             super().__init__(dataset_name, **kwargs)
+            keypoints = len(self._metadata.get("keypoint_names") or ())
             for annotation in self._coco_api.dataset.get("annotations", ()):
-                _fill_in(annotation)
+                _fill_in(annotation, keypoints if "keypoints" in (self._tasks or ()) else 0)
 
     def evaluate(self, img_ids: Optional[List[int]] = None) -> Dict[str, Dict[str, float]]:
         """As in COCOEvaluator; also written to ``metrics.json``."""
@@ -135,8 +156,10 @@ class PartialCOCOEvaluator(COCOEvaluator):
         return results
 
 
-def _fill_in(annotation: Dict[str, Any]) -> None:
+def _fill_in(annotation: Dict[str, Any], num_keypoints: int = 0) -> None:
     """Bring an annotation, in place, into the form that pycocotools takes."""
+    if num_keypoints and not annotation.get("keypoints"):
+        annotation.update(keypoints=[0] * 3 * num_keypoints, num_keypoints=0)  # does not count
     # Box-only data sets often leave these two out.
     annotation.setdefault("iscrowd", 0)
     annotation.setdefault("area", annotation["bbox"][2] * annotation["bbox"][3])

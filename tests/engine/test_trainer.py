@@ -201,6 +201,13 @@ def test_solver_treats_biases_as_the_original(tiny_shapes: Path, tmp_path: Path)
     assert checked >= 10
 
 
+def test_optimizer_and_schedule_of_the_config(tiny_shapes: Path, tmp_path: Path) -> None:
+    options = ("SOLVER.OPTIMIZER", "Adam", "SOLVER.LR_SCHEDULER_NAME", "EpochExponentialLR")
+    trainer = Trainer(shapes_config("maskx", tmp_path, *options))
+    assert isinstance(trainer.optimizer, torch.optim.Adam)
+    assert isinstance(trainer.scheduler, torch.optim.lr_scheduler.LambdaLR)
+
+
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04 truncated", b"\x80\x02garbage"])
 def test_broken_checkpoint_is_named(tiny_shapes: Path, tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "broken.pth"
