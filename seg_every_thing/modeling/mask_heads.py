@@ -19,6 +19,8 @@ from detectron2.structures import Instances
 from fvcore.nn import weight_init
 from torch import nn
 
+from .mask_rois import NUM_COORDINATES
+
 PREDICTORS = ("transfer", "class_agnostic", "class_specific", "none")
 MLP_INPUTS = ("upsampled", "pooled")
 
@@ -144,8 +146,11 @@ class MaskXHead(MaskRCNNConvUpsampleHead):
 
     @classmethod
     def from_config(cls, cfg: CfgNode, input_shape: ShapeSpec) -> Dict[str, Any]:
-        ret = super().from_config(cfg, input_shape)
         head = cfg.MODEL.ROI_MASK_HEAD
+        if head.COORDINATES:
+            channels = input_shape.channels + NUM_COORDINATES
+            input_shape = ShapeSpec(channels, input_shape.height, input_shape.width)
+        ret = super().from_config(cfg, input_shape)
         ret.update(
             num_classes=cfg.MODEL.ROI_HEADS.NUM_CLASSES,
             predictor=head.PREDICTOR,

@@ -11,37 +11,17 @@ from detectron2.structures import Instances
 from ..data.partial import class_names_of, set_a_of
 from .class_vectors import load_class_vectors
 from .mask_heads import MaskXHead, instance_classes
+from .mask_rois import (
+    MaskRoIs,
+    has_usable_mask,
+    refuse_mask_keys,
+    select_proposals_with_masks,
+)
 from .weight_transfer import WeightTransfer, class_embedding
 
 Losses = Dict[str, torch.Tensor]
 
 _CHUNK = 4096  # classes a step when T runs over all classes: bounds the memory of (K, 5120) rows
-
-
-def has_usable_mask(instances: Instances) -> torch.Tensor:
-    """Which of N labelled instances have a mask to learn from, (N,) bool.
-
-    ``gt_has_mask`` says so; without it (a stock mapper) all ``gt_masks`` count as usable.
-    """
-    if instances.has("gt_has_mask"):
-        return instances.gt_has_mask
-    return torch.full_like(instances.gt_classes, instances.has("gt_masks"), dtype=torch.bool)
-
-
-def select_proposals_with_masks(proposals: List[Instances], num_classes: int) -> List[Instances]:
-    """Keep the foreground proposals whose object has a usable mask.
-
-    Args:
-        proposals: sampled and labelled, one item an image.
-        num_classes: K, which is also the label of background.
-
-    Returns:
-        As many items, some of them possibly empty.
-    """
-    return [
-        x[(x.gt_classes >= 0) & (x.gt_classes < num_classes) & has_usable_mask(x)]
-        for x in proposals
-    ]
 
 
 @ROI_HEADS_REGISTRY.register()
@@ -63,6 +43,7 @@ class PartiallySupervisedROIHeads(StandardROIHeads):
         stop_gradient: bool = True,
         normalize_over: Optional[torch.Tensor] = None,
         freeze_detector: bool = False,
+        mask_rois: Optional[MaskRoIs] = None,
         **kwargs: Any,
     ) -> None:
         """
@@ -74,6 +55,7 @@ class PartiallySupervisedROIHeads(StandardROIHeads):
             normalize_over: (n,) indices of the classes on which class vectors are centred before
                 they are scaled to unit length; None = leave them as they are.
             freeze_detector: no detection losses; see :func:`seg_every_thing.freeze_detector`.
+            mask_rois: how mask RoIs lie about boxes; None = they are the boxes.
             kwargs: as for :class:`StandardROIHeads`.
         """
         super().__init__(**kwargs)
@@ -81,6 +63,7 @@ class PartiallySupervisedROIHeads(StandardROIHeads):
         self.transfer_input = transfer_input
         self.stop_gradient = stop_gradient
         self.freeze_detector = freeze_detector
+        self.mask_rois = mask_rois or MaskRoIs()
         self.register_buffer("class_vectors", class_vectors)
         self.register_buffer("normalize_over", normalize_over, persistent=False)
         self._cached_weights: Optional[Tuple[Any, torch.Tensor]] = None
@@ -99,7 +82,11 @@ class PartiallySupervisedROIHeads(StandardROIHeads):
                 "other: with a frozen detector the box head does not run in training"
             )
         head = ret.get("mask_head")
-        if not isinstance(head, MaskXHead) or head.predictor_kind != "transfer":
+        if not isinstance(head, MaskXHead):
+            refuse_mask_keys(cfg)
+            return ret
+        ret["mask_rois"] = MaskRoIs(cfg)
+        if head.predictor_kind != "transfer":
             return ret
         transfer = cfg.MODEL.WEIGHT_TRANSFER
         if transfer.INPUT not in ("cls+box", "cls", "box", "embedding"):
@@ -147,19 +134,26 @@ class PartiallySupervisedROIHeads(StandardROIHeads):
             return {} if self.training else instances
         if self.training:
             instances = select_proposals_with_masks(instances, self.num_classes)
-        if self.weight_transfer is None:
+        if not isinstance(self.mask_head, MaskXHead):
             return super()._forward_mask(features, instances)
 
         boxes = [x.proposal_boxes if self.training else x.pred_boxes for x in instances]
-        roi_features = self.mask_pooler([features[f] for f in self.mask_in_features], boxes)
+        rois = self.mask_rois.around(boxes)
+        roi_features = self.mask_pooler([features[f] for f in self.mask_in_features], rois)
+        roi_features = self.mask_rois.with_coordinates(roi_features, boxes)
 
-        classes = instance_classes(instances, self.training)
-        if self.training:
+        classes, class_weights = instance_classes(instances, self.training), None
+        if self.weight_transfer is not None and self.training:
             # T runs once for each class of the batch, whatever the number of classes and RoIs.
             present, row = classes.unique(return_inverse=True)
             class_weights = self.weight_transfer(self.describe_classes(present))[row]
-        else:
+        elif self.weight_transfer is not None:
             class_weights = self.mask_weights()[classes]
+
+        if not self.training:
+            return self.mask_rois.finish(self.mask_head(roi_features, instances, class_weights))
+        for x, roi in zip(instances, rois):
+            x.proposal_boxes = roi  # what the targets of the mask loss are cut from
         return self.mask_head(roi_features, instances, class_weights)
 
     def describe_classes(self, classes: torch.Tensor) -> torch.Tensor:

@@ -10,7 +10,8 @@ from detectron2.structures import Instances
 from torch import nn
 
 from ...config_ablations import ablation_config
-from ..roi_heads import PartiallySupervisedROIHeads, has_usable_mask
+from ..mask_rois import has_usable_mask
+from ..roi_heads import PartiallySupervisedROIHeads
 from .roi_pooling import set_pooler_type, with_stock_pooler
 
 
