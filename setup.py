@@ -19,13 +19,18 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     python_requires=">=3.8",
-    packages=find_packages(include=["seg_every_thing", "seg_every_thing.*"]),
+    packages=[
+        *find_packages(include=["seg_every_thing", "seg_every_thing.*"]),
+        "seg_every_thing.configs",
+    ],
+    package_dir={"seg_every_thing.configs": "configs"},  # which seg_every_thing.model_zoo finds
+    package_data={"seg_every_thing.configs": ["**/*.yaml"]},
     install_requires=[
         "fvcore",
         "ijson>=3.1",
         "iopath",
         "matplotlib",
-        "numpy<2",
+        "numpy",
         "opencv-python",
         "pycocotools",
         "shapely",  # detectron2 clips polygons with it when it crops images

@@ -3,6 +3,7 @@
 Importing the package registers the RoI heads and the mask head, and does nothing else.
 """
 
+from . import model_zoo
 from .config import add_seg_every_thing_config
 from .data.dataset_mapper import PartialSupervisionMapper
 from .data.datasets.shapes import register_shapes
@@ -23,6 +24,7 @@ __all__ = [
     "WeightTransfer",
     "add_seg_every_thing_config",
     "freeze_detector",
+    "model_zoo",
     "register_shapes",
     "resolve_class_split",
 ]

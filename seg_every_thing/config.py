@@ -1,6 +1,5 @@
 """The config keys that this project adds to detectron2's, and reading a config that has them."""
 
-import os
 from pathlib import Path
 from typing import List, Optional
 
@@ -15,6 +14,7 @@ from .config_semantic import add_semantic_config, add_tiramisu_config
 from .data.datasets.semantic_sets import register_used_semantic_datasets
 from .data.datasets.shapes import register_shapes
 from .data.datasets.visual_genome import register_used_visual_genome
+from .model_zoo import bases_from_the_zoo, find_config_file
 
 
 def add_seg_every_thing_config(cfg: CN) -> None:
@@ -129,15 +129,20 @@ def load_config(config_file: str, opts: Optional[List[str]] = None) -> CN:
 
     The device is the CPU where there is no GPU.  The data sets of Shapes are drawn when used.
 
+    Args:
+        config_file: a path, or a name of the :mod:`~seg_every_thing.model_zoo`.  So is a
+            ``_BASE_`` in it.
+        opts: KEY, VALUE, ... on top.
+
     Raises:
         ValueError: for a missing or malformed file, or an unknown key; the message names it.
     """
-    if not os.path.isfile(config_file):
-        raise ValueError(f"the config file '{config_file}' does not exist")
+    path = find_config_file(config_file)
     cfg = get_cfg()
     add_seg_every_thing_config(cfg)
     try:
-        cfg.merge_from_file(config_file)
+        with bases_from_the_zoo(path):
+            cfg.merge_from_file(path)
     except (KeyError, ValueError, AttributeError, AssertionError) as e:
         raise ValueError(f"config file '{config_file}': {e.args[0] if e.args else e}") from e
     except yaml.YAMLError as e:

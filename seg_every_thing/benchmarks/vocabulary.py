@@ -2,7 +2,6 @@
 
 import logging
 from functools import partial
-from pathlib import Path
 from typing import Any, Dict, List, Sequence
 
 import detectron2
@@ -20,7 +19,7 @@ from .measuring import FreshProcess, OutOfMemoryError, peak_allocated, processor
 logger = logging.getLogger(__name__)
 
 NUM_CLASSES = (80, 3001)
-CONFIG = Path(__file__).resolve().parents[2] / "configs/visual_genome/stage_two_R_50_FPN.yaml"
+CONFIG = "visual_genome/stage_two_R_50_FPN.yaml"
 
 _SIZE = (480, 640)  # height and width of the image
 _OBJECTS = 8
@@ -110,7 +109,7 @@ def _sample(num_classes: int) -> Dict[str, Any]:
 def benchmark_vocabulary(
     num_classes: Sequence[int] = NUM_CLASSES,
     *,
-    config: str = str(CONFIG),
+    config: str = CONFIG,
     options: Sequence[str] = (),
 ) -> Dict[str, Any]:
     """Peak memory of one training step and of one inference, for each number of classes.

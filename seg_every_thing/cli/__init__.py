@@ -12,6 +12,7 @@ from detectron2.utils.logger import setup_logger
 from torch.multiprocessing import ProcessRaisedException
 
 COMMANDS = {
+    "train": "seg_every_thing.cli.train",
     "demo": "seg_every_thing.cli.demo",
     "quickstart": "seg_every_thing.cli.quickstart",
     "prepare-vg": "seg_every_thing.cli.prepare_vg",
@@ -43,8 +44,9 @@ def main(argv: Optional[List[str]] = None) -> int:
         module.add_arguments(command)
         command.set_defaults(run=module.run)
     args = parser.parse_args(argv)
-    for name in ("detectron2", "fvcore", "seg_every_thing"):
-        setup_logger(name=name).setLevel(logging.INFO)
+    if args.command != "train":  # which logs to its output folder, too, and sets up both
+        for name in ("detectron2", "fvcore", "seg_every_thing"):
+            setup_logger(name=name).setLevel(logging.INFO)
     with one_line_errors():
         args.run(args)
     return 0

@@ -10,7 +10,12 @@ from ..data.datasets.shapes import register_shapes
 
 def add_config_arguments(parser: argparse.ArgumentParser) -> None:
     """Add ``--config-file`` and ``--opts``."""
-    parser.add_argument("--config-file", required=True, metavar="FILE", help="a YAML config")
+    parser.add_argument(
+        "--config-file",
+        required=True,
+        metavar="FILE",
+        help="a YAML config: a path, or a name of the model zoo (coco/maskx_R_50_FPN_1x.yaml)",
+    )
     parser.add_argument(
         "--opts",
         nargs=argparse.REMAINDER,

@@ -11,10 +11,11 @@ import pytest
 from seg_every_thing.cli import main
 from seg_every_thing.config import load_config
 from seg_every_thing.data.splits import COCO_CLASSES, resolve_class_split
+from seg_every_thing.model_zoo import get_config, get_config_file
 from seg_every_thing.study.definitions import rows as r
 from seg_every_thing.study.definitions.comparison import check_changes, differences
 from seg_every_thing.study.definitions.paper import MASK_AP, paper_values
-from seg_every_thing.study.definitions.suites import COCO, CONFIGS, SHAPES, SUITES, Suite
+from seg_every_thing.study.definitions.suites import COCO, SHAPES, SUITES, Suite
 from seg_every_thing.study.reporting.results import runs_of
 from seg_every_thing.study.running.commands import arguments_of
 from seg_every_thing.study.running.runner import Run, row_options
@@ -27,7 +28,7 @@ def shapes(tiny_shapes: Path) -> None:
 
 def config_of(suite: Suite, row: r.Row, split: str = "") -> Any:
     run = Run(row, split or suite.directions[0].split if row.on_detector else "", 0)
-    return load_config(str(CONFIGS / suite.bases[row.stage]), row_options(run))
+    return load_config(get_config_file(suite.bases[row.stage]), row_options(run))
 
 
 ALL = [(suite, name) for suite in SUITES.values() for name in suite.rows()]
@@ -69,7 +70,7 @@ LEAVES = [(suite, name) for suite in SUITES.values() for name in sorted(suite.le
 
 @pytest.mark.parametrize("suite, name", LEAVES, ids=lambda x: getattr(x, "name", x))
 def test_a_leaf_config_is_its_row(suite: Suite, name: str) -> None:
-    leaf = load_config(str(CONFIGS / suite.leaves[name]))
+    leaf = get_config(suite.leaves[name])
     assert differences(leaf, config_of(suite, suite.rows()[name])) == {}
 
 
@@ -103,12 +104,12 @@ def dry_run(capsys: Any, *arguments: str) -> List[List[str]]:
 
 
 def config_from(command: List[str]) -> Any:
-    assert command[:3] == ["python", "projects_train_net.py", "--config-file"]
-    rest = command[4:]
+    assert command[:5] == ["python", "-m", "seg_every_thing", "train", "--config-file"]
+    rest = command[6:]
     if rest[0] == "--num-gpus":
         assert rest[1] == "8"
         rest = rest[2:]
-    return load_config(str(CONFIGS.parent / command[3]), rest)
+    return load_config(get_config_file(command[5]), rest)
 
 
 def test_dry_run_prints_a_command_for_each_coco_row(capsys: Any) -> None:
@@ -154,7 +155,7 @@ def test_dry_run_of_figure_3_has_the_classes_of_the_paper(capsys: Any) -> None:
 
 def test_dry_run_on_shapes_trains_the_detector_first(capsys: Any, tiny_shapes: Path) -> None:
     commands = dry_run(capsys, "--suite", "shapes", "--tables", "1d", "--only", "e2e_clsbox")
-    assert [Path(c[3]).name for c in commands] == ["detector.yaml"] + 2 * ["Base-EndToEnd.yaml"]
+    assert [Path(c[5]).name for c in commands] == ["detector.yaml"] + 2 * ["Base-EndToEnd.yaml"]
     detector, *rows = map(config_from, commands)
     assert {cfg.MODEL.WEIGHTS for cfg in rows} == {detector.OUTPUT_DIR + "/model_final.pth"}
 
@@ -170,10 +171,8 @@ def test_tables_of_mask_rcnn_have_short_names(capsys: Any) -> None:
 
 def test_a_row_that_depends_on_the_seed_says_so_in_its_command() -> None:
     arguments = arguments_of(COCO, Run(r.RANDOM, "voc", 7), Path("out"), ())
-    assert (
-        "random:7" in arguments
-        and load_config(str(CONFIGS.parent / arguments[1]), arguments[2:]).SEED == 7
-    )
+    assert "random:7" in arguments
+    assert load_config(get_config_file(arguments[1]), arguments[2:]).SEED == 7
 
 
 @pytest.mark.parametrize(

@@ -57,7 +57,7 @@ TABLES: Dict[str, Table] = {
 
 
 def bases(data: str) -> Mapping[str, str]:
-    """Stage -> base config below ``configs/``, on "CamVid" or "Shapes"."""
+    """Stage -> base config of the model zoo, on "CamVid" or "Shapes"."""
     return {
         "fcn": f"semantic/fcn/Base-Small-{data}.yaml",
         "tiramisu": f"semantic/tiramisu/Base-Small-{data}.yaml",

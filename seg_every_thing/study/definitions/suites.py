@@ -1,7 +1,6 @@
 """Suites: the paper's tables on COCO (one command a row), and in minutes on Shapes and CamVid."""
 
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Dict, List, Mapping, Optional, Tuple
 
 from ...data.splits import coco_random_splits, shapes_random_splits
@@ -11,8 +10,6 @@ from .mask_rcnn_rows import LEAVES as MASK_RCNN_LEAVES
 from .mask_rcnn_rows import TABLES as MASK_RCNN_TABLES
 from .rows import Row
 from .table import Claim, Table
-
-CONFIGS = Path(__file__).resolve().parents[3] / "configs"
 
 
 @dataclass(frozen=True)
@@ -30,12 +27,12 @@ class Suite:
     Attributes:
         name: of the suite.
         train_set: registered data set, for class names and masks.
-        bases: stage -> config file below ``configs/``.
+        bases: stage -> config of the model zoo.
         tables: by the paper's number.
         directions: the two directions of partial supervision, each other's mirror image, if any.
         random_splits: Figure 3: size of set A -> names of splits.
         figure_3: the two rows of Figure 3, baseline first, if the suite has it.
-        leaves: row name -> config file that holds base and overrides, where there is one.
+        leaves: row name -> config of the model zoo with base and overrides, where there is one.
         detector: stage one, or None when the base of stage two names its weights, or no row stands
             on a detector.
         on_gpus: rows run as commands, one after the other; else on the CPU cores of this machine.

@@ -1,4 +1,4 @@
-"""Each run as a command of ``projects_train_net.py``, and running these on machines with GPUs."""
+"""Each run as a command ``seg-every-thing train``, and running these on machines with GPUs."""
 
 import logging
 import shlex
@@ -10,18 +10,18 @@ from typing import Dict, List, Sequence
 
 from ...config import load_config
 from ...files import read_json, write_json
-from ..definitions.suites import CONFIGS, Suite
+from ..definitions.suites import Suite
 from .runner import Run, row_options
 from .scheduler import Record
 from .stages import DONE, finished, row_fingerprint
 
 logger = logging.getLogger(__name__)
 
-SCRIPT = "projects_train_net.py"
+TRAIN = ("-m", "seg_every_thing", "train")
 
 
 def arguments_of(suite: Suite, run: Run, output: Path, overrides: Sequence[str]) -> List[str]:
-    """Arguments after the script's name and its ``--num-gpus``."""
+    """Arguments after the command's name and its ``--num-gpus``."""
     row = run.row
     leaf = suite.leaves.get(row.name)
     options = row_options(run)
@@ -35,16 +35,16 @@ def arguments_of(suite: Suite, run: Run, output: Path, overrides: Sequence[str])
     if row.on_detector and suite.detector is not None:
         weights = output / Run(suite.detector, "", run.seed).name / "model_final.pth"
         options += ["MODEL.WEIGHTS", str(weights)]
-    return ["--config-file", f"configs/{leaf or suite.bases[row.stage]}", *options]
+    return ["--config-file", leaf or suite.bases[row.stage], *options]
 
 
 def command_of(
     suite: Suite, run: Run, output: Path, num_gpus: int, overrides: Sequence[str] = ()
 ) -> str:
-    """The command of a run, as one types it in the folder of the repository."""
+    """The command of a run, as one types it."""
     gpus = ["--num-gpus", str(num_gpus)] if num_gpus else []
     file, *rest = (arguments := arguments_of(suite, run, output, overrides))[1:]
-    return shlex.join(["python", SCRIPT, arguments[0], file, *gpus, *rest])
+    return shlex.join(["python", *TRAIN, arguments[0], file, *gpus, *rest])
 
 
 def run_commands(
@@ -61,7 +61,7 @@ def run_commands(
     for i, run in enumerate(runs, start=1):
         folder = output / run.name
         arguments = arguments_of(suite, run, output, overrides)
-        cfg = load_config(str(CONFIGS.parent / arguments[1]), arguments[2:])
+        cfg = load_config(arguments[1], arguments[2:])
         expected = row_fingerprint(cfg, "")
         record = finished(folder, expected)
         if record:
@@ -69,8 +69,8 @@ def run_commands(
             continue
         start = time.perf_counter()
         logger.info("Run %d of %d: %s", i, len(runs), run.name)
-        script = [sys.executable, str(CONFIGS.parent / SCRIPT), "--num-gpus", str(num_gpus)]
-        code = subprocess.call([*script, "--resume", *arguments], cwd=CONFIGS.parent)
+        command = [sys.executable, *TRAIN, "--num-gpus", str(num_gpus), "--resume", *arguments]
+        code = subprocess.call(command)
         results = folder / "inference" / cfg.DATASETS.TEST[0] / "metrics.json"
         if code != 0 or not results.is_file():
             records[run.name] = {"error": f"exit code {code} (see {folder / 'log.txt'})"}

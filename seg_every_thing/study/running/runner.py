@@ -11,9 +11,10 @@ from detectron2.config import CfgNode
 
 from ...config import load_config
 from ...files import make_output_dir
+from ...model_zoo import get_config_file
 from ..definitions.comparison import check_changes
 from ..definitions.rows import Row
-from ..definitions.suites import CONFIGS, Suite
+from ..definitions.suites import Suite
 from .scheduler import Job, Record, run_jobs
 from .stages import (
     DONE,
@@ -194,7 +195,7 @@ class StudyRunner:
 def row_config(suite: Suite, run: Run, overrides: Sequence[str]) -> CfgNode:
     """Base config, row, overrides for every row, and seed; weights and output are not set."""
     options = [*row_options(run), *overrides, "SEED", str(run.seed)]
-    return load_config(str(CONFIGS / suite.bases[run.row.stage]), options)
+    return load_config(get_config_file(suite.bases[run.row.stage]), options)
 
 
 def row_differences(suite: Suite, run: Run, overrides: Sequence[str]) -> Dict[str, Any]:
