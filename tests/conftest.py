@@ -77,10 +77,11 @@ def mapper_of(
     augmentations: Sequence[Any] = (),
     mask_format: str = "polygon",
     mask_classes: Optional[Collection[int]] = None,
+    is_train: bool = True,
     **kwargs: Any,
 ) -> PartialSupervisionMapper:
     return PartialSupervisionMapper(
-        is_train=True,
+        is_train=is_train,
         augmentations=list(augmentations),
         image_format="BGR",
         use_instance_mask=kwargs.pop("use_instance_mask", True),

@@ -5,6 +5,7 @@ import contextlib
 import importlib
 import logging
 import os
+import re
 import sys
 from typing import Iterator, List, Optional
 
@@ -34,7 +35,7 @@ def main(argv: Optional[List[str]] = None) -> int:
         argv: arguments without the program's name; default ``sys.argv[1:]``.
 
     Returns:
-        The exit code.
+        The exit code: what the command returns; None stands for 0.
     """
     parser = argparse.ArgumentParser(prog="seg-every-thing", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True, metavar="command")
@@ -48,8 +49,7 @@ def main(argv: Optional[List[str]] = None) -> int:
         for name in ("detectron2", "fvcore", "seg_every_thing"):
             setup_logger(name=name).setLevel(logging.INFO)
     with one_line_errors():
-        args.run(args)
-    return 0
+        return args.run(args) or 0
 
 
 @contextlib.contextmanager
@@ -74,4 +74,6 @@ def _one_line(error: BaseException) -> str:
         text = str(error)
     # Errors of worker processes arrive as a whole traceback that ends with the message.
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return lines[-1] if lines else type(error).__name__
+    if not lines:
+        return type(error).__name__
+    return re.sub(r"^[\w.]+(Error|Exception): ", "", lines[-1]) if len(lines) > 1 else lines[-1]

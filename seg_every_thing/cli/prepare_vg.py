@@ -5,8 +5,7 @@ from pathlib import Path
 
 from ..data.datasets.vg_classes import parse_synsets
 from ..data.json_stream import read_lines
-from ..data.prepare.vg_prepare import output_files, prepare_visual_genome
-from ..files import check_targets
+from ..data.prepare.vg_prepare import prepare_visual_genome
 
 HELP = "turn Visual Genome's files into COCO-format data sets of 3001 classes"
 
@@ -56,7 +55,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Read, choose classes, write."""
-    check_targets([args.synsets], output_files(args.output))
     synsets = None
     if args.synsets is not None:
         synsets = parse_synsets(read_lines(args.synsets), str(args.synsets))

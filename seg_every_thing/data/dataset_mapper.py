@@ -1,6 +1,7 @@
 """From dataset dicts to training samples when only some objects have masks."""
 
 from typing import Any, Collection, Dict, List, Optional
+from unittest import mock
 
 import numpy as np
 import torch
@@ -9,6 +10,7 @@ from detectron2.data import DatasetMapper
 from detectron2.data import detection_utils as utils
 from detectron2.structures import Boxes, Instances
 
+from .images import check_image_size, preparing, read_image
 from .partial import set_a_of, usable_segmentation
 
 
@@ -46,15 +48,19 @@ class PartialSupervisionMapper(DatasetMapper):
 
         Raises:
             FileNotFoundError: when the image is missing; the message names it.
-            ValueError: when a mask that is to be used is malformed.
+            ValueError: when the image cannot be read, differs in size from its annotation or is too
+                thin to be resized, or a mask that is to be used is malformed.
         """
-        try:
+        file_name, stock = dataset_dict["file_name"], utils.read_image
+
+        def read(path: str, format: str) -> np.ndarray:
+            # The values of a semantic map are no brightness.
+            return (read_image if path == file_name else stock)(path, format)
+
+        # DatasetMapper does not ask which reader to use.
+        ours = mock.patch.multiple(utils, read_image=read, check_image_size=check_image_size)
+        with preparing(file_name), ours:
             return super().__call__(dataset_dict)
-        except FileNotFoundError as e:
-            raise FileNotFoundError(
-                f"image '{dataset_dict['file_name']}' does not exist: check the image folder of "
-                f"the data set and DETECTRON2_DATASETS"
-            ) from e
 
     def _transform_annotations(
         self, dataset_dict: Dict[str, Any], transforms: Any, image_shape: Any

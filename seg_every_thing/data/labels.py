@@ -2,13 +2,15 @@
 
 import os
 from pathlib import Path
-from typing import Any, Callable, Dict, Iterable, List, Optional, Sequence, Tuple, Union
+from typing import Any, Callable, Dict, Iterable, List, Optional, Sequence, Tuple
 
 import numpy as np
 from detectron2.data import DatasetCatalog, MetadataCatalog
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
-PathLike = Union[str, Path]
+from ..files import PathLike, printable
+from .images import exif_remark, readable
+
 Color = Tuple[int, int, int]
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
@@ -36,22 +38,21 @@ def read_label(path: PathLike, dtype: Any = np.uint8) -> np.ndarray:
         FileNotFoundError: when the file is missing.
         ValueError: when it is no label file; the message names it.
     """
-    if not os.path.isfile(path):
-        raise FileNotFoundError(f"the label file '{path}' does not exist")
-    label = _read_mat(path) if str(path).endswith(".mat") else _read_picture(path)
-    return label.astype(dtype)
+    stored = _read_mat(path) if str(path).endswith(".mat") else _read_picture(path)
+    label = stored.astype(dtype)
+    if (label != stored).any():
+        value = stored[label != stored][0]
+        raise ValueError(f"the label file '{printable(path)}' has the value {value:g}, no class")
+    return label
 
 
 def _read_picture(path: PathLike) -> np.ndarray:
-    try:
-        with Image.open(path) as picture:
-            label = np.array(picture)
-    except (OSError, UnidentifiedImageError, SyntaxError) as e:
-        raise ValueError(f"cannot read the label file '{path}': {e}") from e
+    with readable("label file", path), Image.open(path) as picture:
+        label = np.array(picture)
     if label.ndim != 2:
         raise ValueError(
-            f"the label file '{path}' is a colour picture: labels are grey or palette pictures "
-            f"whose values are class indices"
+            f"the label file '{printable(path)}' is a colour picture: labels are grey or palette "
+            f"pictures whose values are class indices"
         )
     return label
 
@@ -61,6 +62,8 @@ def _read_mat(path: PathLike) -> np.ndarray:
         from scipy.io import loadmat
     except ImportError as e:
         raise ValueError(f"reading '{path}' needs scipy: pip install scipy") from e
+    if not os.path.isfile(path):
+        raise FileNotFoundError(f"the label file '{path}' does not exist")
     try:
         content = loadmat(str(path), squeeze_me=True, struct_as_record=False, mat_dtype=False)
         label = np.asarray(content["GTcls"].Segmentation)
@@ -88,8 +91,30 @@ def check_values(label: np.ndarray, path: PathLike, num_classes: int, void: int)
     wrong = label[(label != void) & ((label < 0) | (label >= num_classes))]
     if wrong.size:
         raise ValueError(
-            f"the label file '{path}' has the value {wrong[0]}, but there are classes 0 to "
-            f"{num_classes - 1} and void {void}"
+            f"the label file '{printable(path)}' has the value {wrong[0]}, but there are "
+            f"classes 0 to {num_classes - 1} and void {void}"
+        )
+
+
+def check_label_size(
+    label: np.ndarray, path: PathLike, image: PathLike, size: Tuple[int, int]
+) -> None:
+    """Make sure that a label is as large as its image.
+
+    Args:
+        label: (H, W) indices.
+        path: its file, for the message.
+        image: the file of the image.
+        size: (height, width) of the image as read.
+
+    Raises:
+        ValueError: naming both files; the message says EXIF where that explains it.
+    """
+    if label.shape != size:
+        remark = exif_remark(image, size, label.shape)
+        raise ValueError(
+            f"the label '{printable(path)}' has {label.shape} pixels, the image "
+            f"'{printable(image)}' {size} (height, width){': ' if remark else ''}{remark}"
         )
 
 

@@ -9,7 +9,8 @@ from detectron2.config import CfgNode, configurable
 from detectron2.data import detection_utils
 from detectron2.data import transforms as T
 
-from .labels import check_values, read_label
+from .images import check_image_size, preparing, read_image
+from .labels import check_label_size, check_values, read_label
 
 
 class SemanticMapper:
@@ -66,23 +67,22 @@ class SemanticMapper:
             "sem_seg", (H, W) int64.
 
         Raises:
-            OSError: when a file is missing or the image cannot be read.
-            ValueError: for a label that cannot be read, is not as large as the image, or holds
-                other values than the model's classes and void.
+            FileNotFoundError: when a file is missing.
+            ValueError: for an image that cannot be read, or a label that cannot be read, is not as
+                large as the image, or holds other values than the model's classes and void.
         """
-        result = copy.deepcopy(dataset_dict)
-        image = detection_utils.read_image(result["file_name"], format=self.image_format)
-        detection_utils.check_image_size(result, image)
+        with preparing(dataset_dict["file_name"]):
+            return self._sample(copy.deepcopy(dataset_dict))
+
+    def _sample(self, result: Dict[str, Any]) -> Dict[str, Any]:
+        image = read_image(result["file_name"], self.image_format)
+        check_image_size(result, image)
         label = None
         if self.is_train:
             label_file = result.pop("sem_seg_file_name")
             label = read_label(label_file)
             check_values(label, label_file, self.num_classes, self.ignore_value)
-            if label.shape != image.shape[:2]:
-                raise ValueError(
-                    f"the label '{label_file}' has {label.shape} pixels, "
-                    f"the image '{result['file_name']}' {image.shape[:2]} (height, width)"
-                )
+            check_label_size(label, label_file, result["file_name"], image.shape[:2])
         pair = T.AugInput(image, sem_seg=label)
         self.augmentations(pair)
         result["image"] = torch.as_tensor(np.ascontiguousarray(pair.image.transpose(2, 0, 1)))

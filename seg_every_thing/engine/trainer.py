@@ -128,7 +128,12 @@ class Trainer(DefaultTrainer):
         """
         check_data_set(dataset_name)
         with valid_annotations([dataset_name]):
-            return build_detection_test_loader(cfg, dataset_name, batch_size=cfg.TEST.IMS_PER_BATCH)
+            return build_detection_test_loader(
+                cfg,
+                dataset_name,
+                mapper=PartialSupervisionMapper(cfg, is_train=False),
+                batch_size=cfg.TEST.IMS_PER_BATCH,
+            )
 
     @classmethod
     def build_optimizer(cls, cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:

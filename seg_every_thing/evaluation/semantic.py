@@ -1,14 +1,14 @@
 """Semantic segmentation metrics as the FCN and the FC-DenseNet papers define them."""
 
 import os
-from typing import Any, Dict, List, Optional, Sequence
+from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 import numpy as np
 from detectron2.data import MetadataCatalog
 from detectron2.evaluation import SemSegEvaluator
 from detectron2.utils.logger import create_small_table
 
-from ..data.labels import check_values, read_label
+from ..data.labels import check_label_size, check_values, read_label
 from ..files import write_json
 
 ABSENT = -1.0
@@ -71,6 +71,8 @@ class FourMetricEvaluator(SemSegEvaluator):
     """
 
     _conf_matrix: np.ndarray
+    _image: str  # that is being processed
+    _size: Tuple[int, int]
 
     def __init__(
         self, dataset_name: str, *, distributed: bool = True, output_dir: Optional[str] = None
@@ -96,20 +98,22 @@ class FourMetricEvaluator(SemSegEvaluator):
 
         Raises:
             ValueError: when the model does not have the classes of the data set, or a label file
-                has values that are none.
+                has values that are none or is not as large as its image.
         """
-        for output in outputs:
+        for image, output in zip(inputs, outputs):
             if len(output["sem_seg"]) != self._num_classes:
                 raise ValueError(
                     f"the model predicts {len(output['sem_seg'])} classes, the data set "
                     f"'{self._dataset_name}' has {self._num_classes}: set "
                     f"MODEL.SEM_SEG_HEAD.NUM_CLASSES to {self._num_classes}"
                 )
-        super().process(inputs, outputs)
+            self._image, self._size = image["file_name"], tuple(output["sem_seg"].shape[1:])
+            super().process([image], [output])
 
     def _load_label(self, path: str, dtype: Any = int) -> np.ndarray:
         label = read_label(path, dtype)
         check_values(label, path, self._num_classes, self._void)
+        check_label_size(label, path, self._image, self._size)
         return label
 
     def evaluate(self) -> Optional[Dict[str, Dict[str, float]]]:

@@ -7,8 +7,8 @@ from typing import Dict, Iterator, List, NamedTuple, Sequence, Set, Tuple
 
 import cv2
 import numpy as np
-from detectron2.data.detection_utils import read_image
-from PIL import Image
+
+from ..data.images import read_image
 
 logger = logging.getLogger(__name__)
 
@@ -77,7 +77,7 @@ def count_pictures(files: Sequence[Path], frame_step: int) -> int:
             if file.suffix.lower() in _VIDEOS:
                 total += _check_video(file, frame_step)
             else:
-                _read_image(file)
+                read_image(file)
                 total += 1
         except ValueError as e:
             bad.append(str(e))
@@ -91,7 +91,7 @@ def read_pictures(files: Sequence[Path], frame_step: int) -> Iterator[Picture]:
     """Decode images, and every ``frame_step``-th frame of videos, one after the other."""
     for file in files:
         if file.suffix.lower() not in _VIDEOS:
-            yield Picture(str(file), file.stem, _read_image(file))
+            yield Picture(str(file), file.stem, read_image(file))
             continue
         for index, frame in _frames(file, frame_step):
             yield Picture(f"{file}#{index}", f"{file.stem}_{index:06d}", frame)
@@ -104,18 +104,11 @@ def size_of(file: Path) -> Tuple[int, int]:
         ValueError: when it cannot be decoded.
     """
     if file.suffix.lower() not in _VIDEOS:
-        return _read_image(file).shape[:2]
+        return read_image(file).shape[:2]
     _, frame = next(_frames(file, 1), (0, None))
     if frame is None:
         raise ValueError(f"cannot decode the video '{file}': it has no readable frame")
     return frame.shape[:2]
-
-
-def _read_image(path: Path) -> np.ndarray:
-    try:
-        return np.ascontiguousarray(read_image(str(path), format="BGR"))
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as e:
-        raise ValueError(f"cannot decode the image '{path}': {e}") from e
 
 
 def _check_video(path: Path, frame_step: int) -> int:

@@ -5,14 +5,17 @@ import sys
 from pathlib import Path
 from typing import Any, Callable, List
 
+import numpy as np
 import pytest
 import torch
 from conftest import unregister
 from detectron2.data import MetadataCatalog
 from detectron2.data.datasets import register_coco_instances
-from helpers import TINY
+from helpers import TINY, shapes_config
+from PIL import Image
 
 import projects_train_net
+from seg_every_thing import Trainer
 from seg_every_thing.cli import main as cli_main
 
 CONFIG = str(Path(projects_train_net.__file__).parent / "configs" / "shapes" / "maskx.yaml")
@@ -164,3 +167,41 @@ def test_cli_answers_alike(capsys: Any, tmp_path: Path) -> None:
     with pytest.raises(SystemExit) as exit_info:
         cli_main(["no-such-command"])
     assert exit_info.value.code == 2
+
+
+def test_a_broken_image_is_named_in_training_and_evaluation(
+    run: Run, capsys: Any, tmp_path: Path
+) -> None:
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (128, 128, 3), np.uint8))
+    noise.save(tmp_path / "cut.jpg")
+    (tmp_path / "cut.jpg").write_bytes((tmp_path / "cut.jpg").read_bytes()[:3000])
+
+    def with_that_image(content: Any) -> Any:
+        for image in content["images"]:
+            image["file_name"] = str(tmp_path / "cut.jpg")
+        return content
+
+    dataset_with(tmp_path, with_that_image)
+    workers = ("DATALOADER.NUM_WORKERS", 1)
+    options = ("DATASETS.TRAIN", "('edited',)", "DATASETS.MASK_CLASSES", "all")
+    tested = ("--eval-only", "DATASETS.TEST", "('edited',)", *options)
+    for arguments in ((*options, *workers), tested):
+        line = fails(capsys, run, *arguments)
+        reason = f"cannot read the image '{tmp_path / 'cut.jpg'}': image file is truncated"
+        assert line.startswith(f"projects_train_net.py: error: {reason}"), line
+
+
+def test_evaluation_scales_deep_images_as_training_does(tiny_shapes: Path, tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (128, 128), np.uint8)
+    Image.fromarray(pixels.astype(np.uint16) * 257).save(tmp_path / "deep.png")
+    content = {
+        "images": [{"id": 1, "file_name": "deep.png", "width": 128, "height": 128}],
+        "annotations": [],
+        "categories": [{"id": 1, "name": "cup"}],
+    }
+    (tmp_path / "deep.json").write_text(json.dumps(content))
+    register_coco_instances("deep", {}, str(tmp_path / "deep.json"), str(tmp_path))
+    cfg = shapes_config("maskx", tmp_path, "DATALOADER.NUM_WORKERS", 0)
+    ((sample,),) = Trainer.build_test_loader(cfg, "deep")
+    unregister("deep")
+    assert (sample["image"].numpy() == pixels).all()

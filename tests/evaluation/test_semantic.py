@@ -136,3 +136,7 @@ def test_bad_labels_and_models(dataset: str) -> None:
     Image.fromarray(np.full((2, 4), 3, np.uint8)).save(path)
     with pytest.raises(ValueError, match="0.png' has the value 3.*classes 0 to 2 and void 9"):
         evaluator.process(inputs, outputs(PREDICTIONS[:1]))
+    # As many pixels as the image, but turned: its counts would be wrong without a word.
+    Image.fromarray(np.zeros((4, 2), np.uint8)).save(path)
+    with pytest.raises(ValueError, match=r"0.png' has \(4, 2\) pixels, the image '0.jpg' \(2, 4\)"):
+        evaluator.process(inputs, outputs(PREDICTIONS[:1]))

@@ -5,7 +5,6 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any, Dict, List, Optional, Sequence, Tuple
 
-import cv2
 import numpy as np
 import pycocotools.mask as mask_util
 import torch
@@ -13,6 +12,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.structures import Boxes, Instances
 from tabulate import tabulate
 
+from ...data.images import read_image
 from ...data.splits import resolve_class_split
 from ...files import read_json
 from ...visualization.drawing import draw_ground_truth, draw_instances
@@ -84,7 +84,7 @@ def write_comparison_gallery(
     items = []
     output.mkdir(parents=True, exist_ok=True)
     for record in DatasetCatalog.get(dataset_name)[:num_images]:
-        image = cv2.imread(record["file_name"])
+        image = read_image(record["file_name"])
         panels = [("ground truth", draw_ground_truth(image, record, names, set_a))]
         for row, by_image in predictions:
             found = _instances(by_image[record["image_id"]], ids, image.shape[:2])

@@ -3,11 +3,11 @@
 from pathlib import Path
 from typing import Sequence, Tuple
 
-import cv2
 import numpy as np
 import pycocotools.mask as mask_util
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
+from ...data.images import read_image
 from ...data.labels import read_label
 from ...files import make_output_dir
 from ...visualization.gallery import GalleryItem, write_gallery
@@ -48,7 +48,7 @@ def write_semantic_gallery(
     items = []
     for k in chosen:
         record = records[k]
-        image, label = cv2.imread(record["file_name"]), read_label(record["sem_seg_file_name"])
+        image, label = read_image(record["file_name"]), read_label(record["sem_seg_file_name"])
         panels = [("image", enlarged(image)), ("labels", enlarged(color_map(label, colors)))]
         for name, by_image in predictions:
             found = np.full(label.shape, void, np.uint8)
