@@ -5,7 +5,7 @@ import json
 import os
 import tempfile
 from pathlib import Path
-from typing import IO, Any, Iterator, Union
+from typing import IO, Any, Dict, Hashable, Iterable, Iterator, Optional, Union
 
 PathLike = Union[str, Path]
 
@@ -86,3 +86,55 @@ def make_output_dir(path: PathLike) -> Path:
 def printable(path: PathLike) -> str:
     """A path as text that can be written anywhere, whatever its bytes are."""
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in str(path))
+
+
+def check_targets(
+    inputs: Iterable[Optional[PathLike]],
+    outputs: Iterable[Optional[PathLike]],
+    cleared: Iterable[PathLike] = (),
+) -> None:
+    """Refuse to write over what is read, or to write a file twice; for the start of a command.
+
+    Files are the same by any name: links, hard links and ".." are seen through.
+
+    Args:
+        inputs: files and folders that are read; None stands for one that is not given.
+        outputs: files that are written.
+        cleared: folders whose content is removed first.
+
+    Raises:
+        ValueError: naming the files.
+    """
+    readers: Dict[Hashable, PathLike] = {_identity(path): path for path in inputs if path}
+    writers: Dict[Hashable, PathLike] = {}
+    for path in (path for path in outputs if path):
+        if os.path.exists(path) and not os.path.isfile(path):
+            kind = "a folder" if os.path.isdir(path) else "no ordinary file"
+            raise ValueError(f"cannot write '{path}': it is {kind}, give the name of a file")
+        key = _identity(path)
+        if key in readers:
+            same = "" if str(readers[key]) == str(path) else f" (as '{path}')"
+            raise ValueError(
+                f"the input '{readers[key]}' would be written over{same}: give another output"
+            )
+        if key in writers:
+            raise ValueError(
+                f"'{path}' would be written over by '{writers[key]}', the same file: give another"
+            )
+        writers[key] = path
+    for folder in map(os.path.realpath, map(str, cleared)):
+        for path in readers.values():
+            if os.path.commonpath([folder, os.path.realpath(path)]) == folder:
+                raise ValueError(
+                    f"the input '{path}' is in '{folder}', which is cleared first: give another "
+                    f"output folder"
+                )
+
+
+def _identity(path: PathLike) -> Hashable:
+    """Equal for names of the same file."""
+    try:
+        status = os.stat(path)
+    except OSError:
+        return os.path.realpath(path)
+    return status.st_dev, status.st_ino

@@ -3,7 +3,8 @@
 import argparse
 from pathlib import Path
 
-from ..data.prepare.align import align, read_extra_map
+from ..data.prepare.align import align, default_report, read_extra_map
+from ..files import check_targets
 
 HELP = "rewrite COCO-format annotations into the classes of another data set"
 
@@ -33,6 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Match the classes, write the file and the report."""
+    check_targets([args.map], [args.output, args.report or default_report(args.output)])
     align(
         args.source,
         args.target,

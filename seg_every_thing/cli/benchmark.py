@@ -12,7 +12,7 @@ from tabulate import tabulate
 from ..benchmarks.mask_branch import NUM_CLASSES, benchmark_mask_branch, benchmark_table
 from ..benchmarks.visual_genome import FULL_SIZE, run_prepare_vg_benchmark
 from ..benchmarks.vocabulary import benchmark_vocabulary
-from ..files import make_output_dir, write_json
+from ..files import check_targets, make_output_dir, write_json
 
 HELP = "measure time and memory of the mask branch, of whole models, and of prepare-vg"
 
@@ -46,14 +46,14 @@ def run(args: argparse.Namespace) -> None:
     """Measure, write the JSON file, and log a table.
 
     Raises:
-        ValueError: for an unknown suite, a number that is not positive, or an unusable device.
+        ValueError: for an unknown suite, a number that is not positive, an unusable device, or an
+            output that is no file.
         OSError: when the output file cannot be written; nothing is measured then.
     """
     if args.suite not in SUITES:
         raise ValueError(f"unknown suite '{args.suite}': expected one of {', '.join(SUITES)}")
     output = Path(args.output)
-    if output.is_dir():
-        raise OSError(f"cannot write '{output}': it is a folder, give the name of a .json file")
+    check_targets([], [output])
     make_output_dir(output.parent)
     if args.suite == "mask_branch":
         args.num_classes = args.num_classes or list(NUM_CLASSES)

@@ -1,11 +1,13 @@
 """Arguments that several commands share."""
 
 import argparse
+import os
 from functools import partial
 from pathlib import Path
-from typing import Callable
+from typing import Callable, Iterable
 
 from ..data.datasets.shapes import register_shapes
+from ..files import check_targets
 
 
 def add_config_arguments(parser: argparse.ArgumentParser) -> None:
@@ -45,6 +47,27 @@ def add_shapes_study_arguments(parser: argparse.ArgumentParser, jobs: int) -> No
         default=[],
         metavar="KEY VALUE",
         help="config overrides for every row; must come last",
+    )
+
+
+def check_study_output(
+    args: argparse.Namespace, seeds: Iterable[int], files: Iterable[str]
+) -> None:
+    """Let nothing that ``--opts`` or ``--data-root`` names be written over.
+
+    Args:
+        args: with "output" and what :func:`add_shapes_study_arguments` adds.
+        seeds: their folders below the output are cleared before rows train.
+        files: names of files below the output that are written at the end.
+
+    Raises:
+        ValueError: naming the file.
+    """
+    named = [value for value in args.opts if os.path.exists(value)]
+    check_targets(
+        [args.data_root, *named],
+        [args.output / name for name in files],
+        [args.output / f"seed{seed}" for seed in seeds],
     )
 
 

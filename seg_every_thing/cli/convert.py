@@ -6,13 +6,13 @@ import os
 import tempfile
 from collections import Counter
 from pathlib import Path
-from typing import Any, Dict, Optional, Sequence
+from typing import Any, Dict, Optional
 
 import numpy as np
 import torch
 
 from ..checkpoint.caffe2 import Conversion, convert_detectron_file
-from ..files import make_output_dir, write_json, write_text
+from ..files import check_targets, make_output_dir, write_json, write_text
 
 HELP = "Convert a Detectron (Caffe2) .pkl model to a detectron2 checkpoint and config."
 
@@ -47,12 +47,15 @@ def run(args: argparse.Namespace) -> None:
     """Run the command.  Either all of its files are written or none.
 
     Raises:
-        ValueError: for an input that cannot be converted; the message names it.
+        ValueError: for an input that cannot be converted, or that would be written over; the
+            message names it.
         OSError: when the output cannot be written.
     """
     output = Path(os.path.abspath(args.output))
     if output.suffix != ".pth":
         raise ValueError(f"--output '{args.output}' must end in .pth")
+    vectors_file = _class_vectors_file(output)
+    check_targets([args.input], [output, output.with_suffix(".yaml"), vectors_file, args.report])
     logger.info("Reading %s", args.input)
     conversion = convert_detectron_file(args.input, args.activation, args.embedding)
     write_conversion(conversion, args.input, output, args.report)
@@ -66,16 +69,14 @@ def write_conversion(
 
     Raises:
         OSError: when they cannot be written; then none of them is.
-        ValueError: when one of the files would replace the source, another, or a folder.
     """
     config_file = output.with_suffix(".yaml")
     files = {"model.pth": output, "model.yaml": config_file}
     cfg = conversion.cfg.clone()
     cfg.MODEL.WEIGHTS = str(output)
     if conversion.class_vectors is not None:
-        files["vectors.npy"] = output.with_name(f"{output.stem}_class_vectors.npy")
+        files["vectors.npy"] = _class_vectors_file(output)
         cfg.MODEL.WEIGHT_TRANSFER.EMBEDDING_FILE = str(files["vectors.npy"])
-    _check_targets(source, [*files.values(), *([Path(report)] if report else [])])
     make_output_dir(output.parent)
     # On the same file system as the output, so that moving is one step.
     with tempfile.TemporaryDirectory(prefix=f".{output.name}.", dir=output.parent) as folder:
@@ -96,13 +97,8 @@ def write_conversion(
             os.replace(stage / name, path)
 
 
-def _check_targets(source: str, targets: Sequence[Path]) -> None:
-    paths = [os.path.realpath(path) for path in [Path(source), *targets]]
-    for path in paths:
-        if paths.count(path) > 1:
-            raise ValueError(f"'{path}' would be written over: give another output or report")
-        if os.path.isdir(path):
-            raise ValueError(f"'{path}' is a folder: give another output or report")
+def _class_vectors_file(output: Path) -> Path:
+    return output.with_name(f"{output.stem}_class_vectors.npy")
 
 
 def report_of(conversion: Conversion, source: str, output: Path) -> Dict[str, Any]:

@@ -1,11 +1,16 @@
 """`seg-every-thing demo`: a model's predictions on images, folders of images, and videos."""
 
 import argparse
+import os
 from pathlib import Path
+from typing import Sequence
+
+from detectron2.config import CfgNode
 
 from ..config import load_config
 from ..engine.predictor import build_predictor
 from ..engine.semantic_trainer import SemanticTrainer, trainer_class
+from ..files import check_targets
 from ..visualization.pictures import count_pictures, find_inputs
 from .common import add_config_arguments
 from .demo_instances import InstanceDemo
@@ -89,12 +94,9 @@ def run(args: argparse.Namespace) -> None:
         raise ValueError(f"--frame-step must be at least 1, not {args.frame_step}")
     if args.max_instances < 1:
         raise ValueError(f"--max-instances must be at least 1, not {args.max_instances}")
-    output = Path(args.output)
     files = find_inputs(args.input)
-    for file in files:
-        if file.resolve().parent == output.resolve():
-            raise ValueError(f"--output '{output}' holds the input '{file}': give another folder")
     cfg = load_config(args.config_file, args.opts)
+    _check_output(args, cfg, files)
     if trainer_class(cfg) is SemanticTrainer:
         check_arguments(args)
         total = count_pictures(files, args.frame_step)
@@ -104,3 +106,17 @@ def run(args: argparse.Namespace) -> None:
     total = count_pictures(files, args.frame_step)
     demo.read_boxes(files)
     demo.draw(build_predictor(cfg), files, total)
+
+
+def _check_output(args: argparse.Namespace, cfg: CfgNode, files: Sequence[Path]) -> None:
+    """Let no file that is read be written over."""
+    output = Path(args.output)
+    for file in files:  # the names of pictures are those of the inputs
+        folders = [os.path.realpath(file.parent), os.path.realpath(file.resolve().parent)]
+        if os.path.realpath(output) in folders:
+            raise ValueError(f"--output '{output}' holds the input '{file}': give another folder")
+    vectors = [text.partition("=")[2].strip() for text in args.add_class]
+    check_targets(
+        [args.config_file, cfg.MODEL.WEIGHTS, args.boxes, args.classes, *vectors],
+        [output / name for name in ("index.html", "predictions.json", "images.json")],
+    )

@@ -5,7 +5,8 @@ from pathlib import Path
 
 from ..data.datasets.vg_classes import parse_synsets
 from ..data.json_stream import read_lines
-from ..data.prepare.vg_prepare import prepare_visual_genome
+from ..data.prepare.vg_prepare import output_files, prepare_visual_genome
+from ..files import check_targets
 
 HELP = "turn Visual Genome's files into COCO-format data sets of 3001 classes"
 
@@ -55,6 +56,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Read, choose classes, write."""
+    check_targets([args.synsets], output_files(args.output))
     synsets = None
     if args.synsets is not None:
         synsets = parse_synsets(read_lines(args.synsets), str(args.synsets))

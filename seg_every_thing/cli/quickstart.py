@@ -16,7 +16,7 @@ from ..study.reporting.overlap import overlap_metrics
 from ..study.reporting.report import recovery, table_rows, text_table, write_comparison_gallery
 from ..study.running.runner import Run, StudyRunner
 from ..study.running.stages import metric_names, versions
-from .common import add_shapes_study_arguments, shapes_registration
+from .common import add_shapes_study_arguments, check_study_output, shapes_registration
 
 HELP = "train and compare class-agnostic, Mask^X and fully supervised masks on Shapes"
 
@@ -36,6 +36,8 @@ def run(args: argparse.Namespace) -> None:
     """Train what is missing, then write results.json and the gallery, and log the table."""
     if args.seed < 0 or args.jobs < 1:
         raise ValueError(f"--seed must be >= 0 and --jobs >= 1, got {args.seed} and {args.jobs}")
+    results = ("results.json", f"results_seed{args.seed}.json")
+    check_study_output(args, [args.seed], results)
     start = time.perf_counter()
     runner = StudyRunner(SHAPES, args.output, shapes_registration(args), args.opts)
     detector = runner.train_detector_here(args.seed)

@@ -13,10 +13,10 @@ from ..data.datasets.semantic_sets import register_semantic_datasets
 from ..files import make_output_dir
 from ..study.definitions.suites import SUITES, Suite
 from ..study.reporting.results import runs_of
-from ..study.reporting.summary import write_summary
+from ..study.reporting.summary import FILES, write_summary
 from ..study.running.commands import command_of, run_commands
 from ..study.running.runner import Run, StudyRunner, row_differences
-from .common import add_shapes_study_arguments, shapes_registration
+from .common import add_shapes_study_arguments, check_study_output, shapes_registration
 
 HELP = "run tables and figures of the papers, with seeds and spreads"
 
@@ -53,6 +53,7 @@ def run(args: argparse.Namespace) -> None:
     if args.dry_run:
         _print_commands(suite, runs, args)
         return
+    check_study_output(args, seeds, FILES)
     start = time.perf_counter()
     output = make_output_dir(args.output).resolve()
     runner = None

@@ -185,7 +185,7 @@ def test_refused_outputs(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     inp = ("--input", source)
     assert "must end in .pth" in refused(tmp_path, *inp, "--output", tmp_path / "Y.pkl")
-    assert "Y.yaml' is a folder" in refused(tmp_path, *inp, "--output", tmp_path / "Y.pth")
+    assert "Y.yaml': it is a folder" in refused(tmp_path, *inp, "--output", tmp_path / "Y.pth")
     message = refused(tmp_path, *inp, "--output", tmp_path / "Z.pth", "--report", source)
     assert "X.pkl' would be written over" in message
     message = refused(

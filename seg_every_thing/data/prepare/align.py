@@ -7,7 +7,7 @@ from collections import Counter, defaultdict
 from pathlib import Path
 from typing import Any, Callable, Dict, Iterator, List, Mapping, NamedTuple, Optional, Tuple
 
-from ...files import PathLike, read_json, write_json, written_atomically
+from ...files import PathLike, check_targets, read_json, write_json, written_atomically
 from ..datasets.vg_classes import display_name
 from ..json_stream import MemberWriter, encode, iter_members
 
@@ -168,19 +168,21 @@ def align(
         source, target: COCO-format files (COCO, LVIS, Objects365, Visual Genome, ...).
         output: the file to write, with all the target's categories.
         by, extra: see :func:`match_categories`.
-        report: where the report goes; default beside the output as ``<name>_report.json``.
+        report: where the report goes; default :func:`default_report`.
 
     Returns:
         The report: ``matched``, ``unmatched`` and ``ambiguous`` classes with their numbers of
         annotations, ``targets_without_source``, and totals.
 
     Raises:
-        ValueError: for broken files, or when no class matches at all.
+        ValueError: for broken files, when no class matches at all, or when a file would be written
+            over.
         OSError: when the output cannot be written.
     """
     output = Path(output)
     if report is None:
-        report = output.with_name(f"{output.stem}_report.json")
+        report = default_report(output)
+    check_targets([source, target], [output, report])
     categories, new_categories = _read_categories(source), _read_categories(target)
     matches = match_categories(categories, new_categories, by, extra)
     new_id = {c["id"]: m.target["id"] for c, m in zip(categories, matches) if m.target is not None}
@@ -214,6 +216,12 @@ def align(
     write_json(report, content)
     _log(content, source, report)
     return content
+
+
+def default_report(output: PathLike) -> Path:
+    """Beside an output ``<name>.json`` the file ``<name>_report.json``."""
+    output = Path(output)
+    return output.with_name(f"{output.stem}_report.json")
 
 
 def _read_categories(path: PathLike) -> List[Category]:

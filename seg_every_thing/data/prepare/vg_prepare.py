@@ -27,7 +27,14 @@ from typing import (
 
 import numpy as np
 
-from ...files import PathLike, make_output_dir, write_json, write_text, written_atomically
+from ...files import (
+    PathLike,
+    check_targets,
+    make_output_dir,
+    write_json,
+    write_text,
+    written_atomically,
+)
 from ..datasets.vg_classes import VGClass, as_categories, joint_classes, rank_synsets, ties_at
 from ..json_stream import MemberWriter, encode, iter_array
 from .vg_images import SPLITS, VGImage, coco_val_ids_for, read_images, split_images
@@ -36,6 +43,7 @@ logger = logging.getLogger(__name__)
 
 Box = Tuple[float, float, float, float]
 
+_COCO_CLASSES, _SUMMARY = "coco_classes.txt", "summary.json"
 _NUMBERS = {int, float}
 _UNUSED = (
     *("no synset", "several synsets", "synset not chosen"),
@@ -77,12 +85,14 @@ def prepare_visual_genome(
         What ``summary.json`` holds.
 
     Raises:
-        ValueError: for broken input; the message names file and object.
+        ValueError: for broken input, or one that would be written over; the message names file and
+            object.
         OSError: when the output cannot be written.
     """
     if num_classes < 1:
         raise ValueError(f"--num-classes must be at least 1, got {num_classes}")
     start = time.perf_counter()
+    check_targets([image_data, objects, coco_annotations], output_files(output))
     output = make_output_dir(output)
     images = read_images(image_data)
     val_ids = coco_val_ids_for(images, coco_annotations)
@@ -108,10 +118,21 @@ def prepare_visual_genome(
         **writing.summary(),
         "classes": _class_table(classes, counts.synsets, writing.per_class),
     }
-    write_text(output / "coco_classes.txt", "".join(f"{c.synset}\n" for c in classes[:80]))
-    write_json(output / "summary.json", summary)
+    write_text(output / _COCO_CLASSES, "".join(f"{c.synset}\n" for c in classes[:80]))
+    write_json(output / _SUMMARY, summary)
     _log_summary(summary, time.perf_counter() - start)
     return summary
+
+
+def output_files(output: PathLike) -> List[Path]:
+    """All files that :func:`prepare_visual_genome` writes to a folder."""
+    output = Path(output)
+    files = [_annotation_file(output, split) for split in SPLITS]
+    return [*files, output / _COCO_CLASSES, output / _SUMMARY]
+
+
+def _annotation_file(output: Path, split: str) -> Path:
+    return output / f"instances_vg3k_{split}.json"
 
 
 class ObjectCounts(NamedTuple):
@@ -195,7 +216,7 @@ class _Writing:
         with contextlib.ExitStack() as stack:
             writers = {}
             for split in SPLITS:
-                path = output / f"instances_vg3k_{split}.json"
+                path = _annotation_file(output, split)
                 writer = MemberWriter(stack.enter_context(written_atomically(path)))
                 writer.put("info", {"description": f"Visual Genome, {split}"})
                 writer.put("categories", categories)

@@ -31,6 +31,12 @@ from .tables import (
 
 logger = logging.getLogger(__name__)
 
+FILES = (_RESULTS, _TABLES, _FIGURE_3, _DIAGNOSTICS) = (
+    *("results.json", "tables.md"),
+    *("figure_3.png", "diagnostics.png"),
+)
+"""What is written beside the galleries."""
+
 _PREDICTIONS = "sem_seg_predictions.json"
 _DIAGNOSED = ("class_agnostic", "clsbox")
 
@@ -102,21 +108,21 @@ def write_summary(
         results["fig3"] = points
         text += ["## Figure 3: random splits\n", figure_3_table(points), ""]
         if points:
-            plot_figure_3(points, output / "figure_3.png")
-            text += ["![gain against the number of classes and masks](figure_3.png)", ""]
+            plot_figure_3(points, output / _FIGURE_3)
+            text += [f"![gain against the number of classes and masks]({_FIGURE_3})", ""]
     found = _diagnostics(suite, seeds, records, output)
     if found:
         results["diagnostics"] = found
-        plot_diagnostics(found, output / "diagnostics.png")
+        plot_diagnostics(found, output / _DIAGNOSTICS)
         text += ["## Where transfer gains: classes of B and their neighbours in A\n"]
         for title, result in found.items():
             text += [f"### {title}\n", diagnostics_table(result), ""]
-        text += ["![gain against similarity](diagnostics.png)", ""]
+        text += [f"![gain against similarity]({_DIAGNOSTICS})", ""]
     failed = {name: r["error"] for name, r in records.items() if "error" in r}
     if failed:
         text += ["## Failed\n", *(f"- {name}: {error}" for name, error in failed.items()), ""]
-    write_json(output / "results.json", results)
-    write_text(output / "tables.md", "\n".join(text))
+    write_json(output / _RESULTS, results)
+    write_text(output / _TABLES, "\n".join(text))
     return results
 
 
