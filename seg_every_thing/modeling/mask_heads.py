@@ -19,10 +19,16 @@ from detectron2.structures import Instances
 from fvcore.nn import weight_init
 from torch import nn
 
-from .mask_rois import NUM_COORDINATES
+from .box_losses import dice_loss
+from .mask_geometry import NUM_COORDINATES
+from .mask_mlp import MaskMLP
+from .mask_rois import has_usable_mask
+from .mask_trunks import HourglassTrunk
 
 PREDICTORS = ("transfer", "class_agnostic", "class_specific", "none")
 MLP_INPUTS = ("upsampled", "pooled")
+LOSSES = ("bce", "bce+dice")
+TRUNKS = ("convs", "hourglass")
 
 
 def instance_classes(instances: List[Instances], training: bool) -> torch.Tensor:
@@ -50,37 +56,23 @@ def gathered_logits(
     return logits if bias is None else logits + bias.view(num_rois, 1, 1, 1)
 
 
-class MaskMLP(nn.Module):
-    """Class-agnostic mask logits from fully connected layers (paper, section 3.4)."""
+def mask_dice_loss(logits: torch.Tensor, instances: List[Instances]) -> torch.Tensor:
+    """Mean dice loss of masks, in float32 at least; beside cross-entropy it keeps masks confident.
 
-    def __init__(self, input_size: int, side: int, *, num_fc: int = 1, fc_dim: int = 1024) -> None:
-        """
-        Args:
-            input_size: number of values of one RoI's features.
-            side: height and width of the predicted mask.
-            num_fc: number of fully connected layers; all but the last are followed by a ReLU.
-            fc_dim: outputs of the layers before the last.
+    Args:
+        logits: (R, 1, M, M).
+        instances: one item an image, R in all, with ``gt_masks`` and ``proposal_boxes``.
 
-        Raises:
-            ValueError: for fewer than 1 layer.
-        """
-        super().__init__()
-        if num_fc < 1:
-            raise ValueError(f"MODEL.ROI_MASK_HEAD.MLP.NUM_FC must be at least 1, got {num_fc}")
-        self.side = side
-        layers: List[nn.Module] = [nn.Flatten()]
-        for _ in range(num_fc - 1):
-            layers += [nn.Linear(input_size, fc_dim), nn.ReLU()]
-            weight_init.c2_msra_fill(layers[-2])
-            input_size = fc_dim
-        layers.append(nn.Linear(input_size, side * side))
-        nn.init.normal_(layers[-1].weight, std=0.001)
-        nn.init.zeros_(layers[-1].bias)
-        self.layers = nn.Sequential(*layers)
-
-    def forward(self, features: torch.Tensor) -> torch.Tensor:
-        """(R, C, H, W) RoI features -> (R, 1, side, side) logits; R may be 0."""
-        return self.layers(features).view(features.shape[0], 1, self.side, self.side)
+    Returns:
+        A scalar; for R = 0 it is 0, with gradients of 0.
+    """
+    labelled = [x for x in instances if len(x)]
+    if not labelled:
+        return logits.sum() * 0
+    side = logits.shape[-1]
+    crops = [x.gt_masks.crop_and_resize(x.proposal_boxes.tensor, side) for x in labelled]
+    probabilities = logits.to(torch.promote_types(logits.dtype, torch.float32)).sigmoid()
+    return dice_loss(probabilities.flatten(1), cat(crops).to(probabilities).flatten(1)).mean()
 
 
 @ROI_MASK_HEAD_REGISTRY.register()
@@ -101,6 +93,8 @@ class MaskXHead(MaskRCNNConvUpsampleHead):
         predictor: str = "transfer",
         mlp: Optional[MaskMLP] = None,
         mlp_input: str = "upsampled",
+        loss: str = "bce",
+        hourglass: Optional[HourglassTrunk] = None,
         **kwargs: Any,
     ) -> None:
         """
@@ -112,10 +106,12 @@ class MaskXHead(MaskRCNNConvUpsampleHead):
                 "class_specific" (K learned filters with bias), or "none" (MLP branch alone).
             mlp: the MLP branch, or None.
             mlp_input: "upsampled" = trunk output, "pooled" = pooled RoI features.
+            loss: "bce", or "bce+dice".
+            hourglass: a trunk with the last of ``conv_dims`` as width, in place of convolutions.
             kwargs: as for :class:`MaskRCNNConvUpsampleHead`.
 
         Raises:
-            ValueError: for an unknown predictor or MLP input, or "none" without an MLP branch.
+            ValueError: for an unknown predictor, MLP input or loss, or "none" without MLP branch.
         """
         if predictor not in PREDICTORS:
             raise ValueError(
@@ -125,6 +121,8 @@ class MaskXHead(MaskRCNNConvUpsampleHead):
             raise ValueError(
                 f"MODEL.ROI_MASK_HEAD.MLP.INPUT '{mlp_input}' is not one of {', '.join(MLP_INPUTS)}"
             )
+        if loss not in LOSSES:
+            raise ValueError(f"MODEL.ROI_MASK_HEAD.LOSS '{loss}' is not one of {', '.join(LOSSES)}")
         if predictor == "none" and mlp is None:
             raise ValueError(
                 "MODEL.ROI_MASK_HEAD.PREDICTOR 'none' needs MODEL.ROI_MASK_HEAD.MLP.ENABLED True: "
@@ -132,6 +130,11 @@ class MaskXHead(MaskRCNNConvUpsampleHead):
             )
         learned = num_classes if predictor == "class_specific" else 1
         super().__init__(input_shape, num_classes=learned, conv_dims=conv_dims, **kwargs)
+        self.hourglass = hourglass
+        if hourglass is not None:
+            for name in [n for n in self._modules if n.startswith(("mask_fcn", "deconv"))]:
+                delattr(self, name)
+            self.conv_norm_relus: List[nn.Module] = []
         if predictor in ("transfer", "none"):
             del self.predictor
         elif predictor == "class_specific":
@@ -139,10 +142,11 @@ class MaskXHead(MaskRCNNConvUpsampleHead):
         if predictor == "none" and mlp_input == "pooled":
             # The trunk has no part in the result, and DDP fails on parameters without gradient.
             self._modules.clear()
-            self.conv_norm_relus: List[nn.Module] = []
+            self.conv_norm_relus = []
         self.predictor_kind = predictor
         self.mlp = mlp
         self.mlp_input = mlp_input
+        self.loss = loss
 
     @classmethod
     def from_config(cls, cfg: CfgNode, input_shape: ShapeSpec) -> Dict[str, Any]:
@@ -155,7 +159,14 @@ class MaskXHead(MaskRCNNConvUpsampleHead):
             num_classes=cfg.MODEL.ROI_HEADS.NUM_CLASSES,
             predictor=head.PREDICTOR,
             mlp_input=head.MLP.INPUT,
+            loss=head.LOSS,
         )
+        if head.TRUNK not in TRUNKS:
+            raise ValueError(
+                f"MODEL.ROI_MASK_HEAD.TRUNK '{head.TRUNK}' is not one of {', '.join(TRUNKS)}"
+            )
+        if head.TRUNK == "hourglass":
+            ret.update(conv_dims=[head.CONV_DIM], hourglass=HourglassTrunk(cfg, input_shape))
         if head.MLP.ENABLED:
             side = 2 * input_shape.height
             size = input_shape.channels * input_shape.height * input_shape.width
@@ -182,9 +193,26 @@ class MaskXHead(MaskRCNNConvUpsampleHead):
             of shape (N, 1, 2H, 2W), probabilities.
         """
         logits = self.logits(x, instance_classes(instances, self.training), class_weights)
-        if self.training:
-            loss = mask_rcnn_loss(logits, instances, self.vis_period)
-            return {"loss_mask": loss * self.loss_weight}
+        return self.losses(logits, instances) if self.training else self.masks(logits, instances)
+
+    def losses(self, logits: torch.Tensor, instances: List[Instances]) -> Dict[str, torch.Tensor]:
+        """Mask losses of the RoIs whose object has a usable mask, divided by their number.
+
+        Args:
+            logits: (R, 1, M, M).
+            instances: one item an image, R in all, with ``proposal_boxes`` and ground truth.
+        """
+        usable = [has_usable_mask(x) for x in instances]
+        if not all(keep.all() for keep in usable):
+            logits = logits[cat(usable)]
+            instances = [x[keep] for x, keep in zip(instances, usable)]
+        loss = mask_rcnn_loss(logits, instances, self.vis_period)
+        if self.loss == "bce+dice":
+            loss = loss + mask_dice_loss(logits, instances)
+        return {"loss_mask": loss * self.loss_weight}
+
+    def masks(self, logits: torch.Tensor, instances: List[Instances]) -> List[Instances]:
+        """The instances, R in all, with the probabilities of (R, 1, M, M) as ``pred_masks``."""
         mask_rcnn_inference(logits, instances)
         return instances
 
@@ -226,6 +254,8 @@ class MaskXHead(MaskRCNNConvUpsampleHead):
 
     def trunk(self, x: torch.Tensor) -> torch.Tensor:
         """(R, C, H, W) -> (R, C', 2H, 2W)."""
+        if self.hourglass is not None:
+            return self.hourglass(x)
         for layer in [*self.conv_norm_relus, self.deconv, self.deconv_relu]:
             x = layer(x)
         return x

@@ -8,11 +8,12 @@ from typing import Any, Dict, List, Union
 
 import torch
 from detectron2.config import CfgNode, configurable
-from detectron2.structures import Boxes, Instances, ROIMasks
+from detectron2.structures import Boxes, Instances
 
+from .mask_geometry import EnlargedROIMasks, box_coordinates, cropped_to_box, enlarged
 from .mask_threshold import Threshold, checked_threshold, fitted_thresholds, moved_to_half
 
-NUM_COORDINATES = 5
+TRAIN_ON = ("proposals", "gt_boxes", "both")
 
 
 def has_usable_mask(instances: Instances) -> torch.Tensor:
@@ -41,84 +42,34 @@ def select_proposals_with_masks(proposals: List[Instances], num_classes: int) ->
     ]
 
 
-def enlarged(boxes: torch.Tensor, scale: float) -> torch.Tensor:
-    """Boxes (R, 4) about the same centres, with ``scale`` times the sides."""
-    if scale == 1.0:
-        return boxes
-    centre = (boxes[:, 2:] + boxes[:, :2]) / 2
-    half = (boxes[:, 2:] - boxes[:, :2]) / 2 * scale
-    return torch.cat([centre - half, centre + half], dim=1)
-
-
-def box_coordinates(boxes: torch.Tensor, scale: float, side: int) -> torch.Tensor:
-    """Where the box lies in its RoI, and how large it is.
+def ground_truth_rois(targets: List[Instances], max_boxes: int, jitter: float) -> List[Instances]:
+    """Ground-truth boxes as proposals, so that masks learn from boxes as good as they can be.
 
     Args:
-        boxes: (R, 4) in pixels.
-        scale: side of a RoI / side of its box.
-        side: cells of a RoI in each direction.
+        targets: one item an image, with ``gt_boxes``.
+        max_boxes: an image with more of them gives so many, drawn at random.
+        jitter: the centre moves by a normal deviate times this times the side, in each direction;
+            the logarithm of each side changes by one times twice this.
 
     Returns:
-        (R, 5, side, side): x and y of the cells, which are -1 and 1 at the sides of the box;
-        whether a cell lies in the box; log2 of the box's width and of its height, 0 for 224 pixels.
+        As many items, with ``proposal_boxes`` and the fields of the targets.
     """
-    along = 2 * (torch.arange(side, device=boxes.device, dtype=boxes.dtype) + 0.5) / side - 1
-    y, x = torch.meshgrid(along * scale, along * scale, indexing="ij")
-    inside = (torch.maximum(x.abs(), y.abs()) <= 1).to(x)
-    position = torch.stack([x, y, inside]).expand(len(boxes), 3, side, side)
-    size = ((boxes[:, 2:] - boxes[:, :2]).clamp(min=1) / 224).log2()
-    return torch.cat([position, size[:, :, None, None].expand(-1, -1, side, side)], dim=1)
-
-
-def cropped_to_box(masks: torch.Tensor, scale: float) -> torch.Tensor:
-    """Masks of RoIs -> what of them lies in the box, by bilinear interpolation.
-
-    The result has twice the side: detectron2 fades a mask out over the outer half of its outermost
-    cells when it pastes it, and interpolates once more; both weigh less the finer the cells are.
-
-    Args:
-        masks: (R, 1, M, M) on RoIs of ``scale`` times the side of their boxes.
-        scale: at least 1.
-
-    Returns:
-        (R, 1, 2M, 2M), on the boxes.
-    """
-    side = masks.shape[-1]
-    cells = torch.arange(side, dtype=masks.dtype, device=masks.device)
-    fine = (torch.arange(2 * side, dtype=masks.dtype, device=masks.device) + 0.5) / (2 * side)
-    position = ((fine - 0.5) / scale + 0.5) * side - 0.5  # in cells of the RoI
-    weights = (1 - (position[:, None] - cells).abs()).clamp(min=0)
-    weights = weights / weights.sum(dim=1, keepdim=True)  # at the border, the outermost cell alone
-    return (weights @ masks @ weights.T).clamp(0, 1)
-
-
-class EnlargedROIMasks(ROIMasks):
-    """Masks of RoIs larger than the boxes that they are pasted by; they may leave their boxes."""
-
-    def __init__(self, tensor: torch.Tensor, scale: float) -> None:
-        """
-        Args:
-            tensor: (N, M, M) probabilities.
-            scale: side of a RoI / side of its box.
-        """
-        super().__init__(tensor)
-        self.scale = scale
-
-    def to(self, *args: Any, **kwargs: Any) -> "EnlargedROIMasks":
-        """As for a tensor."""
-        return EnlargedROIMasks(self.tensor.to(*args, **kwargs), self.scale)
-
-    def __getitem__(self, item: Any) -> "EnlargedROIMasks":
-        return EnlargedROIMasks(super().__getitem__(item).tensor, self.scale)
-
-    def to_bitmasks(self, boxes: Boxes, height: int, width: int, threshold: float = 0.5) -> Any:
-        """As in the parent; ``boxes`` are those of the objects."""
-        rois = Boxes(enlarged(boxes.tensor, self.scale))
-        return super().to_bitmasks(rois, height, width, threshold)
+    rois = []
+    for x in targets:
+        if len(x) > max_boxes:
+            x = x[torch.randperm(len(x), device=x.gt_boxes.device)[:max_boxes]]
+        boxes = x.gt_boxes.tensor
+        if jitter > 0:
+            side = boxes[:, 2:] - boxes[:, :2]
+            centre = boxes[:, :2] + side / 2 + torch.randn_like(side) * jitter * side
+            side = side * (torch.randn_like(side) * 2 * jitter).exp()
+            boxes = torch.cat([centre - side / 2, centre + side / 2], dim=1)
+        rois.append(Instances(x.image_size, **x.get_fields(), proposal_boxes=Boxes(boxes)))
+    return rois
 
 
 class MaskRoIs:
-    """The geometry of mask RoIs, in training and at inference."""
+    """Which mask RoIs there are in training, and how they lie about their boxes at any time."""
 
     @configurable
     def __init__(
@@ -128,6 +79,9 @@ class MaskRoIs:
         clip: bool = True,
         coordinates: bool = False,
         threshold: Threshold = None,
+        train_on: str = "proposals",
+        max_gt_boxes: int = 100,
+        jitter: float = 0.0,
     ) -> None:
         """
         Args:
@@ -135,16 +89,34 @@ class MaskRoIs:
             clip: cut off at inference what lies outside the box.
             coordinates: give RoI features the channels of :func:`box_coordinates`.
             threshold: from which probability a pixel belongs to the mask, or "fit"; None = 0.5.
+            train_on: "proposals", "gt_boxes" (ground-truth boxes) or "both".
+            max_gt_boxes: an image; see :func:`ground_truth_rois`.
+            jitter: of ground-truth boxes; see :func:`ground_truth_rois`.
 
         Raises:
-            ValueError: for a scale below 1, or an unknown threshold.
+            ValueError: for a value out of range.
         """
+        if train_on not in TRAIN_ON:
+            raise ValueError(
+                f"MODEL.ROI_MASK_HEAD.TRAIN_ON '{train_on}' is not one of {', '.join(TRAIN_ON)}"
+            )
+        if max_gt_boxes < 1:
+            raise ValueError(
+                f"MODEL.ROI_MASK_HEAD.MAX_GT_BOXES must be at least 1, got {max_gt_boxes}"
+            )
+        if not 0 <= jitter < 1:
+            raise ValueError(
+                f"MODEL.ROI_MASK_HEAD.BOX_JITTER must be at least 0 and below 1, got {jitter}"
+            )
         if not 1 <= scale < float("inf"):
             raise ValueError(f"MODEL.ROI_MASK_HEAD.BOX_SCALE must be at least 1, got {scale}")
         self.scale = float(scale)
         self.clip = clip
         self.coordinates = coordinates
         self.threshold = checked_threshold(threshold)
+        self.train_on = train_on
+        self.max_gt_boxes = max_gt_boxes
+        self.jitter = jitter
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> Dict[str, Any]:
@@ -154,7 +126,28 @@ class MaskRoIs:
             "clip": head.CLIP_TO_BOX,
             "coordinates": head.COORDINATES,
             "threshold": cfg.TEST.MASK_THRESHOLD,
+            "train_on": head.TRAIN_ON,
+            "max_gt_boxes": head.MAX_GT_BOXES,
+            "jitter": head.BOX_JITTER,
         }
+
+    def with_ground_truth(
+        self, proposals: List[Instances], targets: List[Instances]
+    ) -> List[Instances]:
+        """What the mask branch trains on where ``train_on`` is "gt_boxes" or "both".
+
+        Args:
+            proposals: sampled and labelled, one item an image; in it for "both".
+            targets: the objects that it can learn from, one item an image.
+
+        Returns:
+            As many items, with ``proposal_boxes`` and the fields of the targets.
+        """
+        truth = ground_truth_rois(targets, self.max_gt_boxes, self.jitter)
+        if self.train_on == "gt_boxes":
+            return truth
+        # Proposals of an image without objects lack the fields of objects.
+        return [_joined(x, t) if len(t) else t for x, t in zip(proposals, truth)]
 
     def around(self, boxes: List[Boxes]) -> List[Boxes]:
         """The RoIs of boxes, one item an image."""
@@ -195,6 +188,11 @@ class MaskRoIs:
             masks = moved_to_half(masks, fitted_thresholds(on_boxes) if fit else self.threshold)
         free = self.scale > 1 and not self.clip
         return EnlargedROIMasks(masks[:, 0], self.scale) if free else masks
+
+
+def _joined(proposals: Instances, truth: Instances) -> Instances:
+    fields = {name: proposals.get(name) for name in truth.get_fields()}
+    return Instances.cat([Instances(proposals.image_size, **fields), truth])
 
 
 def refuse_mask_keys(cfg: CfgNode) -> None:

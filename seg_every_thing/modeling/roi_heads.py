@@ -1,14 +1,21 @@
 """RoI heads that learn boxes from all objects and masks from those that have one."""
 
+import logging
 from typing import Any, Dict, List, Optional, Tuple, Union
 
 import torch
 from detectron2.config import CfgNode, configurable
 from detectron2.layers import ShapeSpec
-from detectron2.modeling.roi_heads import ROI_HEADS_REGISTRY, StandardROIHeads
-from detectron2.structures import Instances
+from detectron2.modeling.roi_heads import (
+    ROI_HEADS_REGISTRY,
+    StandardROIHeads,
+    select_foreground_proposals,
+)
+from detectron2.structures import ImageList, Instances
+from detectron2.utils.events import get_event_storage
 
 from ..data.partial import class_names_of, set_a_of
+from .box_losses import BoxLosses
 from .class_vectors import load_class_vectors
 from .mask_heads import MaskXHead, instance_classes
 from .mask_rois import (
@@ -17,15 +24,16 @@ from .mask_rois import (
     refuse_mask_keys,
     select_proposals_with_masks,
 )
+from .predicted_filters import PredictedFilters
 from .weight_transfer import WeightTransfer, class_embedding
+
+logger = logging.getLogger(__name__)
 
 Losses = Dict[str, torch.Tensor]
 
-_CHUNK = 4096  # classes a step when T runs over all classes: bounds the memory of (K, 5120) rows
-
 
 @ROI_HEADS_REGISTRY.register()
-class PartiallySupervisedROIHeads(StandardROIHeads):
+class PartiallySupervisedROIHeads(PredictedFilters, StandardROIHeads):
     """StandardROIHeads for classes with masks (set A) and classes with boxes alone (set B).
 
     Boxes learn from every object.  The mask branch learns from the objects that have a mask; with
@@ -44,6 +52,9 @@ class PartiallySupervisedROIHeads(StandardROIHeads):
         normalize_over: Optional[torch.Tensor] = None,
         freeze_detector: bool = False,
         mask_rois: Optional[MaskRoIs] = None,
+        box_losses: Optional[BoxLosses] = None,
+        box_losses_for_all: bool = False,
+        max_iter: int = 1,
         **kwargs: Any,
     ) -> None:
         """
@@ -55,7 +66,10 @@ class PartiallySupervisedROIHeads(StandardROIHeads):
             normalize_over: (n,) indices of the classes on which class vectors are centred before
                 they are scaled to unit length; None = leave them as they are.
             freeze_detector: no detection losses; see :func:`seg_every_thing.freeze_detector`.
-            mask_rois: how mask RoIs lie about boxes; None = they are the boxes.
+            mask_rois: which they are, and how they lie about boxes; None = as in Mask R-CNN.
+            box_losses: for objects without a usable mask; None = they train boxes only.
+            box_losses_for_all: for objects with a mask, too.
+            max_iter: iterations of the training, over which box losses grow.
             kwargs: as for :class:`StandardROIHeads`.
         """
         super().__init__(**kwargs)
@@ -64,6 +78,9 @@ class PartiallySupervisedROIHeads(StandardROIHeads):
         self.stop_gradient = stop_gradient
         self.freeze_detector = freeze_detector
         self.mask_rois = mask_rois or MaskRoIs()
+        self.box_losses = box_losses
+        self.box_losses_for_all = box_losses_for_all
+        self.max_iter = max_iter
         self.register_buffer("class_vectors", class_vectors)
         self.register_buffer("normalize_over", normalize_over, persistent=False)
         self._cached_weights: Optional[Tuple[Any, torch.Tensor]] = None
@@ -86,6 +103,7 @@ class PartiallySupervisedROIHeads(StandardROIHeads):
             refuse_mask_keys(cfg)
             return ret
         ret["mask_rois"] = MaskRoIs(cfg)
+        ret.update(_box_losses_from_config(cfg))
         if head.predictor_kind != "transfer":
             return ret
         transfer = cfg.MODEL.WEIGHT_TRANSFER
@@ -118,22 +136,58 @@ class PartiallySupervisedROIHeads(StandardROIHeads):
     def label_and_sample_proposals(
         self, proposals: List[Instances], targets: List[Instances]
     ) -> List[Instances]:
-        """As in the parent; with a frozen detector only objects with a mask are worth a sample.
+        """As in the parent; with a frozen detector only what masks learn from is worth a sample.
 
         The original's stage two does the same with annotation files that hold set A alone.
         """
         if self.freeze_detector:
-            targets = [x[has_usable_mask(x)] for x in targets]
+            targets = self._useful_for_masks(targets)
         return super().label_and_sample_proposals(proposals, targets)
 
+    def _useful_for_masks(self, objects: List[Instances]) -> List[Instances]:
+        """The labelled objects of images that a loss of the mask branch is for."""
+        if self.box_losses is not None:
+            return objects
+        return [x[has_usable_mask(x)] for x in objects]
+
+    def forward(
+        self,
+        images: ImageList,
+        features: Dict[str, torch.Tensor],
+        proposals: List[Instances],
+        targets: Optional[List[Instances]] = None,
+    ) -> Tuple[List[Instances], Losses]:
+        """As in the parent, but the mask branch may train on other RoIs, and sees the images."""
+        if not self.training or targets is None:
+            return super().forward(images, features, proposals, targets)
+        sampled = self.label_and_sample_proposals(proposals, targets)
+        losses: Losses = {}
+        losses.update(self._forward_box(features, sampled))
+        mask_rois = sampled
+        if self.mask_rois.train_on != "proposals":
+            mask_rois = self.mask_rois.with_ground_truth(sampled, self._useful_for_masks(targets))
+        losses.update(self._forward_mask(features, mask_rois, images, targets))
+        losses.update(self._forward_keypoint(features, sampled))
+        return sampled, losses
+
     def _forward_mask(
-        self, features: Dict[str, torch.Tensor], instances: List[Instances]
+        self,
+        features: Dict[str, torch.Tensor],
+        instances: List[Instances],
+        images: Optional[ImageList] = None,
+        targets: Optional[List[Instances]] = None,
     ) -> Union[Losses, List[Instances]]:
-        """All of Mask^X R-CNN.  Arguments and result as in :class:`StandardROIHeads`."""
+        """All of Mask^X R-CNN.  Arguments and result as in :class:`StandardROIHeads`.
+
+        Box losses need the ``images``, and all objects in them, the ``targets``.
+        """
         if not self.mask_on:
             return {} if self.training else instances
         if self.training:
-            instances = select_proposals_with_masks(instances, self.num_classes)
+            if self.box_losses is None:
+                instances = select_proposals_with_masks(instances, self.num_classes)
+            else:
+                instances, _ = select_foreground_proposals(instances, self.num_classes)
         if not isinstance(self.mask_head, MaskXHead):
             return super()._forward_mask(features, instances)
 
@@ -150,65 +204,43 @@ class PartiallySupervisedROIHeads(StandardROIHeads):
         elif self.weight_transfer is not None:
             class_weights = self.mask_weights()[classes]
 
+        logits = self.mask_head.logits(roi_features, classes, class_weights)
         if not self.training:
-            return self.mask_rois.finish(self.mask_head(roi_features, instances, class_weights))
+            return self.mask_rois.finish(self.mask_head.masks(logits, instances))
         for x, roi in zip(instances, rois):
             x.proposal_boxes = roi  # what the targets of the mask loss are cut from
-        return self.mask_head(roi_features, instances, class_weights)
+        losses = self.mask_head.losses(logits, instances)
+        if self.box_losses is not None:
+            losses.update(self._losses_of_boxes(logits, instances, images, targets))
+        return losses
 
-    def describe_classes(self, classes: torch.Tensor) -> torch.Tensor:
-        """Class vectors, the input of T, for (n,) class indices: (n, D)."""
-        vectors = self._raw_class_vectors(classes)
-        if self.normalize_over is not None:
-            centre = self._raw_class_vectors(self.normalize_over).mean(0)
-            vectors = torch.nn.functional.normalize(vectors - centre)
-        return vectors
-
-    def _raw_class_vectors(self, classes: torch.Tensor) -> torch.Tensor:
-        if self.transfer_input == "embedding":
-            return self.class_vectors[classes]
-        vectors = class_embedding(self.box_predictor, self.transfer_input, classes)
-        return vectors.detach() if self.stop_gradient else vectors
-
-    @torch.no_grad()
-    def mask_weights(self) -> torch.Tensor:
-        """Predicted mask filters of all classes, (K, C), without gradient.
-
-        They are kept until a weight that they depend on changes, or training starts.  (A write
-        through ``.data`` goes unseen by PyTorch; call ``train()`` or ``eval()`` after one.)
-
-        Raises:
-            ValueError: when the mask head's predictor is not "transfer".
-        """
-        transfer = self.weight_transfer
-        if transfer is None:
-            raise ValueError("only the predictor 'transfer' predicts mask filters")
-        state = self._transfer_state(transfer)
-        if self._cached_weights is None or state is None or self._cached_weights[0] != state:
-            device = next(transfer.parameters()).device
-            classes = torch.arange(self.num_classes, device=device).split(_CHUNK)
-            # Autocast would leave filters of its low precision behind for runs without it.
-            with torch.autocast(device.type, enabled=False):
-                filters = torch.cat([transfer(self.describe_classes(part)) for part in classes])
-            self._cached_weights = (state, filters)
-        return self._cached_weights[1]
-
-    def _transfer_state(self, transfer: WeightTransfer) -> Optional[List[Tuple[int, int]]]:
-        """Changes with each write to what decides the filters; None when writes cannot be seen."""
-        sources = list(transfer.parameters())
-        if self.transfer_input == "embedding":
-            sources.append(self.class_vectors)
-        else:
-            predictor = self.box_predictor
-            sources += [predictor.cls_score.weight, predictor.bbox_pred.weight]
-        if any(x.is_inference() for x in sources):
-            return None
-        return [(x.data_ptr(), x._version) for x in sources]
-
-    def train(self, mode: bool = True) -> "PartiallySupervisedROIHeads":
-        """Set the mode; the kept mask filters are dropped, as training changes the weights."""
-        self._cached_weights = None
-        return super().train(mode)
+    def _losses_of_boxes(
+        self,
+        logits: torch.Tensor,
+        instances: List[Instances],
+        images: Optional[ImageList],
+        targets: Optional[List[Instances]],
+    ) -> Losses:
+        """What boxes say of (R, 1, M, M) logits, as losses divided by the number of their RoIs."""
+        if self.box_losses is None or images is None or targets is None:
+            raise ValueError("box losses need the images and all of their objects")
+        rois = torch.cat([x.proposal_boxes.tensor for x in instances])
+        boxes = [
+            x.gt_boxes.tensor if x.has("gt_boxes") else x.proposal_boxes.tensor for x in instances
+        ]
+        use = torch.cat([~has_usable_mask(x) for x in instances]) | self.box_losses_for_all
+        image_index = torch.cat([torch.full_like(x.gt_classes, i) for i, x in enumerate(instances)])
+        return self.box_losses(
+            logits[use],
+            rois[use],
+            torch.cat(boxes)[use],
+            instance_classes(instances, training=True)[use],
+            image_index[use],
+            images,
+            [x.gt_boxes.tensor for x in targets],
+            [x.gt_classes for x in targets],
+            progress=get_event_storage().iter / self.max_iter,
+        )
 
     def _forward_box(
         self, features: Dict[str, torch.Tensor], proposals: List[Instances]
@@ -230,3 +262,24 @@ def _vectors_from_config(cfg: CfgNode) -> torch.Tensor:
     has_words = bool(path) and not path.endswith(".npy") and not path.startswith("random:")
     names = class_names_of(cfg.DATASETS.TRAIN[0]) if has_words else None
     return load_class_vectors(path, cfg.MODEL.ROI_HEADS.NUM_CLASSES, names)
+
+
+def _box_losses_from_config(cfg: CfgNode) -> Dict[str, Any]:
+    head = cfg.MODEL.ROI_MASK_HEAD
+    if head.BOX_LOSS.APPLY_TO not in ("box_only", "all"):
+        raise ValueError(
+            f"MODEL.ROI_MASK_HEAD.BOX_LOSS.APPLY_TO '{head.BOX_LOSS.APPLY_TO}' is not one of "
+            f"box_only, all"
+        )
+    if not head.BOX_LOSS.ENABLED:
+        return {}
+    if head.TRAIN_ON == "gt_boxes" and head.BOX_SCALE == 1 and head.BOX_JITTER == 0:
+        logger.warning(
+            "Box losses on RoIs that are the ground-truth boxes: a mask that fills its RoI has no "
+            "projection loss.  Set MODEL.ROI_MASK_HEAD.BOX_SCALE above 1 (1.25)"
+        )
+    return {
+        "box_losses": BoxLosses(cfg),
+        "box_losses_for_all": head.BOX_LOSS.APPLY_TO == "all",
+        "max_iter": cfg.SOLVER.MAX_ITER,
+    }

@@ -20,6 +20,7 @@ from seg_every_thing.modeling.mask_heads import (
     MaskMLP,
     gathered_logits,
     instance_classes,
+    mask_dice_loss,
 )
 
 K, C, S = 6, 4, 3  # classes, channels, side of the pooled features
@@ -273,3 +274,97 @@ def test_built_from_a_config(mlp_input: str, size: int) -> None:
     assert "mask_fcn3.weight" not in shapes
     assert mlp_shapes == [(11, size), (36, 11)]
     assert built.logits(torch.zeros(2, 5, 3, 3), torch.tensor([6, 0])).shape == (2, 1, 6, 6)
+
+
+def with_crops(masks: torch.Tensor) -> Instances:
+    """Instances whose mask targets are the given masks (R, S, S)."""
+    x = Instances((2 * S, 2 * S))
+    x.proposal_boxes = Boxes(torch.tensor([[0.0, 0, 2 * S, 2 * S]]).repeat(len(masks), 1))
+    x.gt_masks, x.gt_classes = BitMasks(masks), torch.zeros(len(masks), dtype=torch.long)
+    return x
+
+
+def test_dice_loss_by_hand() -> None:
+    masks = torch.zeros(3, 2 * S, 2 * S, dtype=torch.bool)
+    masks[:, :3] = True  # the upper half: 18 of 36 pixels
+    logits = torch.full((3, 1, 2 * S, 2 * S), -100.0, dtype=torch.float64)
+    logits[0][:, masks[0]] = 100  # right
+    logits[1][:, ~masks[1]] = 100  # the wrong half
+    logits[2] = 0  # 0.5 everywhere: 1 - 2 * 9 / (36 / 4 + 18) = 1 / 3
+    image, nothing = with_crops(masks), with_crops(masks[:0])
+    loss = mask_dice_loss(logits, [nothing, image])
+    torch.testing.assert_close(loss, torch.tensor((0 + 1 + 1 / 3) / 3, dtype=torch.float64))
+
+
+def test_bce_and_dice_add_up() -> None:
+    x = torch.randn(3, C, S, S, dtype=torch.float64)
+    image = with_crops(torch.rand(3, 2 * S, 2 * S) > 0.5)
+    plain, both = make_head("class_agnostic"), make_head("class_agnostic", loss="bce+dice")
+    both.load_state_dict(plain.state_dict())
+    with EventStorage():
+        bce, sum_of_both = (h.train()(x, [image])["loss_mask"] for h in (plain, both))
+        dice = mask_dice_loss(plain.logits(x, image.gt_classes), [image])
+        torch.testing.assert_close(sum_of_both, bce + dice)
+        empty = both(x[:0], [image[:0]])["loss_mask"]
+    empty.backward()
+    assert empty == 0 and not any(p.grad.any() for p in both.parameters())
+
+
+def test_dice_of_extreme_logits_under_autocast_is_finite() -> None:
+    image = with_crops(torch.rand(2, 2 * S, 2 * S) > 0.5)
+    logits = (torch.randint(2, (2, 1, 2 * S, 2 * S)) * 100.0 - 50).bfloat16().requires_grad_()
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = mask_dice_loss(logits, [image])
+    loss.backward()
+    assert loss.dtype == torch.float32 and torch.isfinite(loss)
+    assert torch.isfinite(logits.grad).all()
+
+
+def test_objects_without_a_mask_have_no_part_in_the_mask_loss() -> None:
+    head = make_head("class_agnostic", loss="bce+dice").train()
+    x = torch.randn(3, C, S, S, dtype=torch.float64)
+    image = with_crops(torch.rand(3, 2 * S, 2 * S) > 0.5)
+    image.gt_has_mask = torch.tensor([True, False, True])
+    with EventStorage():
+        torch.testing.assert_close(
+            head(x, [image])["loss_mask"], head(x[[0, 2]], [image[[0, 2]]])["loss_mask"]
+        )
+
+
+@pytest.mark.parametrize("predictor", ["transfer", "class_agnostic", "class_specific"])
+@pytest.mark.parametrize("side, depth", [(14, 10), (28, 20), (32, 10)])
+def test_an_hourglass_in_place_of_convolutions(predictor: str, side: int, depth: int) -> None:
+    cfg = get_cfg()
+    add_seg_every_thing_config(cfg)
+    mask = cfg.MODEL.ROI_MASK_HEAD
+    mask.PREDICTOR, mask.TRUNK, mask.HOURGLASS_DEPTH, mask.CONV_DIM = (
+        predictor,
+        "hourglass",
+        depth,
+        C,
+    )
+    mask.COORDINATES = True
+    head = MaskXHead(cfg, ShapeSpec(channels=C, height=side, width=side))
+    names = {name.split(".")[0] for name, _ in head.named_parameters()}
+    assert names == {"hourglass", *(() if predictor == "transfer" else ("predictor",))}
+    filters = torch.randn(2, C) if predictor == "transfer" else None
+    x = torch.randn(2, C + 5, side, side)
+    logits = head.logits(x, torch.tensor([0, 1]), filters)
+    assert logits.shape == (2, 1, 2 * side, 2 * side)
+    logits.sum().backward()
+    assert [n for n, p in head.named_parameters() if p.grad is None] == []
+
+
+def test_unknown_losses_and_trunks_are_refused() -> None:
+    cfg = get_cfg()
+    add_seg_every_thing_config(cfg)
+    cfg.MODEL.ROI_MASK_HEAD.LOSS = "dice"
+    with pytest.raises(ValueError, match="LOSS 'dice' is not one of bce, bce.dice"):
+        MaskXHead(cfg, SHAPE)
+    cfg.MODEL.ROI_MASK_HEAD.LOSS = "bce"
+    cfg.MODEL.ROI_MASK_HEAD.TRUNK = "resnet"
+    with pytest.raises(ValueError, match="TRUNK 'resnet' is not one of convs, hourglass"):
+        MaskXHead(cfg, SHAPE)
+    cfg.MODEL.ROI_MASK_HEAD.TRUNK, cfg.MODEL.ROI_MASK_HEAD.HOURGLASS_DEPTH = "hourglass", 50
+    with pytest.raises(ValueError, match="HOURGLASS_DEPTH 50 is not one of 10, 20, 52"):
+        MaskXHead(cfg, SHAPE)

@@ -19,13 +19,13 @@ from tiny_models import K, make_batch, make_cfg, make_roi_heads
 from torch.nn import functional
 
 from seg_every_thing import Trainer
-from seg_every_thing.modeling.mask_rois import (
+from seg_every_thing.modeling.mask_geometry import (
     EnlargedROIMasks,
-    MaskRoIs,
     box_coordinates,
     cropped_to_box,
     enlarged,
 )
+from seg_every_thing.modeling.mask_rois import MaskRoIs, ground_truth_rois
 
 
 @pytest.fixture(autouse=True)
@@ -184,6 +184,89 @@ def test_a_model_with_every_key_trains_and_predicts(autocast: bool) -> None:
         rows, columns = mask.nonzero().unbind(1)
         assert ((columns + 0.5 >= x0) & (columns + 0.5 <= x1)).all()
         assert ((rows + 0.5 >= y0) & (rows + 0.5 <= y1)).all()
+
+
+def objects(n: int, fields: Any = ("gt_masks", "gt_has_mask")) -> Instances:
+    """Targets of an image: n objects, every second one with a mask."""
+    image = make_image(list(range(n)), [i % 2 == 0 for i in range(n)])[:n]
+    x = Instances(image.image_size)
+    for name in ("gt_boxes", "gt_classes", *fields):
+        x.set(name, image.get(name))
+    return x
+
+
+def test_ground_truth_boxes_as_rois() -> None:
+    targets = [objects(5), objects(0, fields=())]
+    rois = ground_truth_rois(targets, max_boxes=100, jitter=0.0)
+    assert [len(x) for x in rois] == [5, 0]
+    assert torch.equal(rois[0].proposal_boxes.tensor, targets[0].gt_boxes.tensor)
+    assert torch.equal(rois[0].gt_classes, targets[0].gt_classes)
+    assert not targets[0].has("proposal_boxes")
+
+    drawn = [ground_truth_rois(targets, 2, 0.0)[0].gt_classes.tolist() for _ in range(40)]
+    assert all(len(set(x)) == 2 for x in drawn)
+    assert {i for x in drawn for i in x} == set(range(5))
+
+
+def test_jitter_moves_and_scales_the_roi_alone() -> None:
+    x = Instances((500, 500))
+    x.gt_boxes = Boxes(torch.tensor([[100.0, 200, 180, 220]]).expand(4000, 4))
+    x.gt_classes = torch.zeros(4000, dtype=torch.long)
+    (rois,) = ground_truth_rois([x], 4000, 0.05)
+    assert rois.gt_boxes is x.gt_boxes
+    boxes = rois.proposal_boxes.tensor
+    shift = ((boxes[:, :2] + boxes[:, 2:]) / 2 - torch.tensor([140.0, 210])) / torch.tensor(
+        [80, 20]
+    )
+    log_size = ((boxes[:, 2:] - boxes[:, :2]) / torch.tensor([80.0, 20])).log()
+    for values, deviation in ((shift, 0.05), (log_size, 0.1)):
+        assert values.mean(0).abs().max() < 0.1 * deviation
+        torch.testing.assert_close(values.std(0), torch.full((2,), deviation), rtol=0.1, atol=0)
+
+
+@pytest.mark.parametrize("train_on", ["proposals", "gt_boxes", "both"])
+def test_what_the_mask_branch_trains_on(train_on: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    heads, features = (
+        make_heads("class_agnostic", mask_rois=MaskRoIs(train_on=train_on)),
+        make_features(),
+    )
+    seen: Any = {}
+    monkeypatch.setattr(
+        heads.mask_head, "losses", lambda logits, x: {"loss_mask": seen.update(x=x) or logits.sum()}
+    )
+    targets, proposals = [objects(3), objects(0, fields=())], []
+    for _ in targets:
+        x = Instances((64, 64))
+        x.proposal_boxes = Boxes(objects(3).gt_boxes.tensor.repeat(2, 1) + 0.25)
+        x.objectness_logits = torch.zeros(6)
+        proposals.append(x)
+    heads.proposal_append_gt = False
+    sampled, losses = heads(None, features, proposals, targets)
+    assert set(losses) == {"loss_cls", "loss_box_reg", "loss_mask"}
+    assert [len(x) for x in sampled] == [6, 6]  # boxes train on proposals in any case
+    first, second = seen["x"]
+    assert len(second) == 0
+    # Objects 0 and 2 have a mask.
+    true = [objects(3).gt_boxes.tensor[i].tolist() for i in (0, 2)]
+    near = [[v + 0.25 for v in box] for box in true] * 2
+    expected = {"proposals": near, "gt_boxes": true, "both": near + true}[train_on]
+    assert sorted(first.proposal_boxes.tensor.tolist()) == sorted(expected)
+    assert sorted(first.gt_boxes.tensor.tolist()) == sorted(true * (len(expected) // 2))
+
+
+@pytest.mark.parametrize(
+    "values, message",
+    [
+        ({"train_on": "boxes"}, "TRAIN_ON 'boxes' is not one of proposals, gt_boxes, both"),
+        ({"max_gt_boxes": 0}, "MAX_GT_BOXES must be at least 1"),
+        ({"jitter": -0.1}, "BOX_JITTER must be at least 0"),
+        ({"jitter": 1.0}, "BOX_JITTER must be at least 0"),
+        ({"jitter": float("nan")}, "BOX_JITTER must be at least 0"),
+    ],
+)
+def test_values_out_of_range_are_refused(values: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        MaskRoIs(**values)
 
 
 @pytest.mark.parametrize("scale", [0.99, 0.0, -1.0, float("nan"), float("inf")])

@@ -1,0 +1,84 @@
+"""Boxes and the larger RoIs about them: where one lies in the other, and masks of either."""
+
+from typing import Any
+
+import torch
+from detectron2.structures import Boxes, ROIMasks
+
+NUM_COORDINATES = 5
+
+
+def enlarged(boxes: torch.Tensor, scale: float) -> torch.Tensor:
+    """Boxes (R, 4) about the same centres, with ``scale`` times the sides."""
+    if scale == 1.0:
+        return boxes
+    centre = (boxes[:, 2:] + boxes[:, :2]) / 2
+    half = (boxes[:, 2:] - boxes[:, :2]) / 2 * scale
+    return torch.cat([centre - half, centre + half], dim=1)
+
+
+def box_coordinates(boxes: torch.Tensor, scale: float, side: int) -> torch.Tensor:
+    """Where the box lies in its RoI, and how large it is.
+
+    Args:
+        boxes: (R, 4) in pixels.
+        scale: side of a RoI / side of its box.
+        side: cells of a RoI in each direction.
+
+    Returns:
+        (R, 5, side, side): x and y of the cells, which are -1 and 1 at the sides of the box;
+        whether a cell lies in the box; log2 of the box's width and of its height, 0 for 224 pixels.
+    """
+    along = 2 * (torch.arange(side, device=boxes.device, dtype=boxes.dtype) + 0.5) / side - 1
+    y, x = torch.meshgrid(along * scale, along * scale, indexing="ij")
+    inside = (torch.maximum(x.abs(), y.abs()) <= 1).to(x)
+    position = torch.stack([x, y, inside]).expand(len(boxes), 3, side, side)
+    size = ((boxes[:, 2:] - boxes[:, :2]).clamp(min=1) / 224).log2()
+    return torch.cat([position, size[:, :, None, None].expand(-1, -1, side, side)], dim=1)
+
+
+def cropped_to_box(masks: torch.Tensor, scale: float) -> torch.Tensor:
+    """Masks of RoIs -> what of them lies in the box, by bilinear interpolation.
+
+    The result has twice the side: detectron2 fades a mask out over the outer half of its outermost
+    cells when it pastes it, and interpolates once more; both weigh less the finer the cells are.
+
+    Args:
+        masks: (R, 1, M, M) on RoIs of ``scale`` times the side of their boxes.
+        scale: at least 1.
+
+    Returns:
+        (R, 1, 2M, 2M), on the boxes.
+    """
+    side = masks.shape[-1]
+    cells = torch.arange(side, dtype=masks.dtype, device=masks.device)
+    fine = (torch.arange(2 * side, dtype=masks.dtype, device=masks.device) + 0.5) / (2 * side)
+    position = ((fine - 0.5) / scale + 0.5) * side - 0.5  # in cells of the RoI
+    weights = (1 - (position[:, None] - cells).abs()).clamp(min=0)
+    weights = weights / weights.sum(dim=1, keepdim=True)  # at the border, the outermost cell alone
+    return (weights @ masks @ weights.T).clamp(0, 1)
+
+
+class EnlargedROIMasks(ROIMasks):
+    """Masks of RoIs larger than the boxes that they are pasted by; they may leave their boxes."""
+
+    def __init__(self, tensor: torch.Tensor, scale: float) -> None:
+        """
+        Args:
+            tensor: (N, M, M) probabilities.
+            scale: side of a RoI / side of its box.
+        """
+        super().__init__(tensor)
+        self.scale = scale
+
+    def to(self, *args: Any, **kwargs: Any) -> "EnlargedROIMasks":
+        """As for a tensor."""
+        return EnlargedROIMasks(self.tensor.to(*args, **kwargs), self.scale)
+
+    def __getitem__(self, item: Any) -> "EnlargedROIMasks":
+        return EnlargedROIMasks(super().__getitem__(item).tensor, self.scale)
+
+    def to_bitmasks(self, boxes: Boxes, height: int, width: int, threshold: float = 0.5) -> Any:
+        """As in the parent; ``boxes`` are those of the objects."""
+        rois = Boxes(enlarged(boxes.tensor, self.scale))
+        return super().to_bitmasks(rois, height, width, threshold)
