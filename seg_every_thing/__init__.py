@@ -10,12 +10,14 @@ from .data.datasets.shapes import register_shapes
 from .data.splits import resolve_class_split
 from .engine.trainer import Trainer, freeze_detector
 from .evaluation.coco import PartialCOCOEvaluator
+from .evaluation.given_boxes import GivenBoxEvaluator
 from .modeling import ablations, semantic, timm_backbone  # noqa: F401  (for their registries)
 from .modeling.mask_heads import MaskXHead
 from .modeling.roi_heads import PartiallySupervisedROIHeads
 from .modeling.weight_transfer import WeightTransfer
 
 __all__ = [
+    "GivenBoxEvaluator",
     "MaskXHead",
     "PartialCOCOEvaluator",
     "PartialSupervisionMapper",

@@ -4,7 +4,7 @@ import contextlib
 import logging
 import os
 from functools import partial
-from typing import Any, Iterator, List, Optional
+from typing import Any, Dict, Iterator, List, Optional
 from unittest import mock
 
 import torch
@@ -22,6 +22,7 @@ from ..checkpoint.safe_checkpointer import SafeCheckpointer
 from ..data.dataset_mapper import PartialSupervisionMapper
 from ..data.partial import check_data_set, load_training_dicts, valid_annotations
 from ..evaluation.coco import PartialCOCOEvaluator, counted_results
+from .given_boxes import evaluate_given_boxes
 from .optimizers import build_lr_scheduler, build_optimizer
 
 logger = logging.getLogger(__name__)
@@ -85,7 +86,12 @@ class Trainer(DefaultTrainer):
         """
         Args:
             cfg: a detectron2 config with :func:`add_seg_every_thing_config`.
+
+        Raises:
+            ValueError: when the config asks for masks at given boxes of a model without masks.
         """
+        if cfg.TEST.GIVEN_BOXES and not cfg.MODEL.MASK_ON:
+            raise ValueError("TEST.GIVEN_BOXES True needs masks: set MODEL.MASK_ON True")
         safe = mock.patch.object(defaults, "DetectionCheckpointer", SafeCheckpointer)
         with _ddp_fit_for(cfg.MODEL.DEVICE), safe:
             super().__init__(cfg)
@@ -134,6 +140,16 @@ class Trainer(DefaultTrainer):
                 mapper=PartialSupervisionMapper(cfg, is_train=False),
                 batch_size=cfg.TEST.IMS_PER_BATCH,
             )
+
+    @classmethod
+    def test(cls, cfg: CfgNode, model: nn.Module, evaluators: Any = None) -> Dict[str, Any]:
+        """As in DefaultTrainer; with ``TEST.GIVEN_BOXES`` also of masks at ground-truth boxes."""
+        results = super().test(cfg, model, evaluators)
+        for name in cfg.DATASETS.TEST if cfg.TEST.GIVEN_BOXES else ():
+            metrics = evaluate_given_boxes(cfg, model, name, cls.build_test_loader(cfg, name))
+            # With a single data set, the parent leaves out its name.
+            (results if len(cfg.DATASETS.TEST) == 1 else results[name]).update(metrics)
+        return results
 
     @classmethod
     def build_optimizer(cls, cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:

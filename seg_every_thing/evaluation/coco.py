@@ -98,10 +98,10 @@ class PartialCOCOEvaluator(COCOEvaluator):
         """
         check_data_set(dataset_name)
         class_names = class_names_of(dataset_name)
-        self._class_sets: Dict[str, Sequence[int]] = {"": range(len(class_names))}
+        self.class_sets: Dict[str, Sequence[int]] = {"": range(len(class_names))}
         if class_split != "all":
             split = resolve_class_split(class_split, class_names)
-            self._class_sets.update(_A=split.set_a, _B=split.set_b)
+            self.class_sets.update(_A=split.set_a, _B=split.set_b)
         with valid_annotations([dataset_name]):
             super().__init__(dataset_name, **kwargs)
             keypoints = len(self._metadata.get("keypoint_names") or ())
@@ -145,7 +145,7 @@ class PartialCOCOEvaluator(COCOEvaluator):
             return {k: v if np.isfinite(v) else ABSENT for k, v in stock.items()}
         results = {
             metric + suffix: value
-            for suffix, classes in self._class_sets.items()
+            for suffix, classes in self.class_sets.items()
             for metric, value in split_metrics(coco_eval, classes).items()
         }
         by_set = {k: v for k, v in results.items() if k.endswith(("_A", "_B"))}
