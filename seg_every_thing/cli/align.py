@@ -3,7 +3,8 @@
 import argparse
 from pathlib import Path
 
-from ..data.prepare.align import align, default_report, read_extra_map
+from ..data.prepare.align import align, default_report
+from ..data.prepare.class_matching import read_extra_map
 from ..files import check_targets
 
 HELP = "rewrite COCO-format annotations into the classes of another data set"

@@ -55,11 +55,10 @@ def read_images(path: PathLike) -> List[VGImage]:
 
 def _parse(record: Any, path: PathLike) -> VGImage:
     try:
-        image_id, url, coco_id = record["image_id"], record["url"], record.get("coco_id")
+        image_id, url, coco_id = record["image_id"], record["url"], _coco_id(record)
         width, height = record["width"], record["height"]
-        numbers = (image_id, width, height, *(() if coco_id is None else (coco_id,)))
-        if any(type(n) is not int for n in numbers) or min(width, height) < 1:
-            raise ValueError("image_id, width, height and coco_id must be whole numbers")
+        if any(type(n) is not int for n in (image_id, width, height)) or min(width, height) < 1:
+            raise ValueError("image_id, width and height must be whole numbers")
         # https://cs.stanford.edu/people/rak248/VG_100K_2/1.jpg: the last folder is that on disk.
         file_name = "/".join(url.split("/")[-2:])
     except KeyError as e:
@@ -70,6 +69,19 @@ def _parse(record: Any, path: PathLike) -> VGImage:
     except (AttributeError, TypeError, ValueError) as e:
         raise ValueError(f"'{path}', record {str(record)[:60]}: {e}") from e
     return VGImage(image_id, width, height, coco_id, file_name)
+
+
+def _coco_id(record: Dict[str, Any]) -> Optional[int]:
+    """The id in COCO; None, as for null, where it is missing, NaN, or not positive (-1 is usual).
+
+    A table that was read and written again may have made whole numbers 500.0.
+    """
+    value = record.get("coco_id")
+    if value is None or value != value:
+        return None
+    if type(value) not in (int, float) or value != value // 1:
+        raise ValueError(f"coco_id must be a whole number or null, got {str(value)[:60]!r}")
+    return int(value) if value > 0 else None
 
 
 def split_images(

@@ -1,16 +1,20 @@
-"""seg-every-thing align: which classes match, what is rewritten, what is reported."""
+"""seg-every-thing align: what is rewritten, and what is reported."""
 
 import argparse
 import json
 import logging
 from pathlib import Path
-from typing import Any, Dict, List, Optional
+from typing import Any, Dict, List, Tuple
 
+import cv2
+import numpy as np
 import pytest
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data.datasets import register_coco_instances
+from detectron2.data.detection_utils import read_image
 
 from seg_every_thing.cli import align as align_cli
 from seg_every_thing.data.datasets.vg_classes import as_categories, joint_classes
-from seg_every_thing.data.prepare.align import match_categories
 
 SOURCE = {
     "info": {"year": 2017},
@@ -42,11 +46,6 @@ TARGET = {
 
 def names(*values: str) -> List[Dict[str, Any]]:
     return [{"id": i, "name": name} for i, name in enumerate(values, start=1)]
-
-
-def found(source: List[Any], target: List[Any], by: str = "name", **kwargs: Any) -> List[Any]:
-    matches = match_categories(source, target, by, **kwargs)
-    return [(m.target and m.target["name"], m.how) for m in matches]
 
 
 def run(folder: Path, *more: Any, source: Any = SOURCE, target: Any = TARGET) -> Any:
@@ -118,54 +117,6 @@ def test_a_file_without_annotations(tmp_path: Path) -> None:
     assert report["annotations"] == {"kept": 0, "left_out": 0}
 
 
-def test_by_name() -> None:
-    target = names("traffic_light.n.01", "Cup", "bag.n.04", "bag.n.06", "dog", "hot-dog.n.02")
-    source = names("traffic light", "cup", "bag", "dog", "Dog", "hot_dog")
-    assert found(source, target) == [
-        ("traffic_light.n.01", "similar name"),
-        ("Cup", "similar name"),
-        (None, "ambiguous"),
-        ("dog", "name"),
-        (None, "no match"),  # what is a dog already is not also a Dog
-        ("hot-dog.n.02", "similar name"),
-    ]
-    assert match_categories(source, target, "name")[2].candidates == ("bag.n.04", "bag.n.06")
-    # Two sources for one similar name: nothing says which is meant.
-    assert found(names("mouse.n.01", "mouse.n.04"), names("mouse")) == [(None, "ambiguous")] * 2
-    assert found(names("a"), names("a", "a")) == [(None, "ambiguous")]
-    assert found(names("a", "a"), names("a")) == [("a", "name")] * 2
-
-
-def test_by_synset() -> None:
-    source = [
-        {"id": 1, "name": "a cup", "synset": "cup.n.01"},
-        *names("tree.n.01", "cup", "x.n.01"),
-    ]
-    target = [{"id": 4, "name": "plain", "synset": "tree.n.01"}, *names("cup.n.01", "oak.n.01")]
-    assert found(source, target, "synset") == [
-        ("cup.n.01", "synset"),
-        ("plain", "synset"),
-        (None, "no match"),  # "cup" is no synset
-        (None, "no match"),
-    ]
-    with pytest.raises(ValueError, match="name or synset, got 'smell'"):
-        found(source, target, "smell")
-
-
-def test_extra_map_goes_first() -> None:
-    source, target = names("dog", "bag", "cat"), names("dog", "bag.n.04", "bag.n.06", "wolf")
-    extra: Dict[str, Optional[str]] = {"dog": "wolf", "bag": "bag.n.06", "cat": None}
-    assert found(source, target, extra=extra) == [
-        ("wolf", "map"),
-        ("bag.n.06", "map"),
-        (None, "map"),
-    ]
-    with pytest.raises(ValueError, match="source has no class 'dogg' .*'dog'"):
-        found(source, target, extra={"dogg": "wolf"})
-    with pytest.raises(ValueError, match="target has no class 'bag.n.4' .*'bag.n.04'"):
-        found(source, target, extra={"bag": "bag.n.4"})
-
-
 def test_extra_map_from_a_file(tmp_path: Path) -> None:
     extra = tmp_path / "extra.json"
     extra.write_text('{"yak": "bird", "cat": null}')
@@ -176,19 +127,6 @@ def test_extra_map_from_a_file(tmp_path: Path) -> None:
         extra.write_text(text)
         with pytest.raises(ValueError, match="extra.json"):
             run(tmp_path, "--map", extra)
-
-
-def test_coco_and_visual_genome_both_ways() -> None:
-    ranked = ["mouse.n.04", "orange.n.01", "orange.n.02", "bag.n.04", "bag.n.01", "tree.n.01"]
-    genome = as_categories(joint_classes(ranked))
-    coco = [{"id": c["coco_id"], "name": c["coco_name"]} for c in genome[:80]]
-    forth = match_categories(coco, genome, "name")
-    assert [m.target["id"] for m in forth if m.target] == list(range(1, 81))
-    assert {m.how for m in forth} == {"coco name"}
-    back = match_categories(genome, coco, "name")
-    assert [m.target["id"] for m in back[:80] if m.target] == [c["id"] for c in coco]
-    # orange.n.02, the colour, is not the fruit.
-    assert all(m.target is None for m in back[80:])
 
 
 @pytest.mark.parametrize(
@@ -203,6 +141,8 @@ def test_coco_and_visual_genome_both_ways() -> None:
         ({**SOURCE, "annotations": [{"category_id": 3, "area": float("nan")}]}, ["a.json"]),
         (json.dumps(SOURCE)[:400], ["a.json", "cut off"]),
         ([SOURCE], ["a.json", "an object"]),
+        ({**SOURCE, "images": [{"id": 7, "width": 1}]}, ["a.json", "image 7", "coco_url"]),
+        ({**SOURCE, "images": [7]}, ["a.json", "image 7", "no JSON object"]),
     ],
 )
 def test_broken_input(source: Any, words: List[str], tmp_path: Path) -> None:
@@ -238,3 +178,59 @@ def test_lvis_by_synset(coco_root: Path, tmp_path: Path) -> None:
     for before, after in zip(lvis["images"], out["images"]):
         kept = {id_of[synset_of[i]] for i in before["neg_category_ids"] if synset_of[i] in id_of}
         assert set(after["neg_category_ids"]) == kept
+
+
+LVIS = {
+    "images": [
+        {
+            **{"id": 9, "width": 96, "height": 80, "neg_category_ids": [1, 5]},
+            "not_exhaustive_category_ids": None,
+            "coco_url": "http://images.example.org/val2017/000000000009.png",
+        }
+    ],
+    # As LVIS v1 has them: without iscrowd.
+    "annotations": [
+        {
+            **{"id": 1, "image_id": 9, "category_id": 5, "bbox": [1, 2, 30, 30], "area": 900},
+            "segmentation": [[1, 2, 31, 2, 31, 32, 1, 32]],
+        }
+    ],
+    "categories": [{"id": 5, "name": "lorry", "synset": "truck.n.01", "frequency": "f"}],
+}
+
+
+@pytest.mark.parametrize("folders", [("val2017",), ("val2017", "train2017")])
+@pytest.mark.parametrize("reverse", [False, True])
+def test_lvis_end_to_end(
+    folders: Tuple[str, ...], reverse: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What align writes is read by register_coco_instances, pixels and all."""
+    root = tmp_path / "images"
+    images = []
+    for i, folder in enumerate(folders):
+        url = f"http://images.example.org/{folder}/000000000009.png"
+        images.append({**LVIS["images"][0], "id": 9 + i, "coco_url": url})
+        picture = root / folder / "000000000009.png"
+        picture.parent.mkdir(parents=True)
+        cv2.imwrite(str(picture), np.full((80, 96, 3), 10 * i, np.uint8))
+    source = {**LVIS, "images": images}
+    if reverse:  # the order of members is free
+        source = dict(reversed(source.items()))
+    target = {"categories": [{"id": 3, "name": "truck.n.01"}]}
+    with caplog.at_level(logging.INFO, logger="seg_every_thing"):
+        out, report = run(tmp_path, "--by", "synset", source=source, target=target)
+    assert report["image_folder"] == ("val2017" if len(folders) == 1 else "")
+    assert "Images have no file_name" in caplog.text
+    assert [image["neg_category_ids"] for image in out["images"]] == [[3]] * len(folders)
+    image_root = root / report["image_folder"]
+    name = f"aligned_{len(folders)}_{reverse}"
+    register_coco_instances(name, {}, str(tmp_path / "out.json"), str(image_root))
+    try:
+        records = DatasetCatalog.get(name)
+        assert MetadataCatalog.get(name).thing_classes == ["truck.n.01"]
+    finally:
+        DatasetCatalog.remove(name)
+        MetadataCatalog.remove(name)
+    assert len(records) == len(folders) and len(records[0]["annotations"]) == 1
+    for i, record in enumerate(records):
+        assert (read_image(record["file_name"]) == 10 * i).all()

@@ -28,7 +28,8 @@ from seg_every_thing.data.datasets.visual_genome import (
     VISUAL_GENOME_DATA_SETS,
     register_visual_genome,
 )
-from seg_every_thing.data.prepare.vg_prepare import clip_box, prepare_visual_genome
+from seg_every_thing.data.prepare.vg_objects import clip_box
+from seg_every_thing.data.prepare.vg_prepare import prepare_visual_genome
 from seg_every_thing.data.splits import COCO_CLASSES
 
 SPLITS = ("train", "val", "test")
@@ -145,6 +146,29 @@ def test_list_of_synsets(miniature: Path, caplog: pytest.LogCaptureFixture) -> N
             prepare(miniature, *arguments, "--synsets", synsets)
 
 
+@pytest.mark.parametrize("outside", [None, -1, 0, -7, float("nan"), -1.0])
+def test_ids_that_are_not_of_coco(
+    outside: Any, miniature: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """coco_id -1, say, means the same as null: outside COCO, and so in test."""
+    expected = prepare(miniature, *options(miniature))
+    images = [{**x, "coco_id": x.get("coco_id") or outside} for x in IMAGES]
+    (miniature / "image_data.json").write_text(json.dumps(images))
+    assert prepare(miniature, *options(miniature)) == expected
+    # Whole numbers as a table with gaps in it has them.
+    images = [{**x, "coco_id": float(x["coco_id"] or outside or -1)} for x in images]
+    (miniature / "image_data.json").write_text(json.dumps(images))
+    assert prepare(miniature, *options(miniature)) == expected
+
+
+@pytest.mark.parametrize("coco_id", ["500", "", 1.5, True, [500], float("inf")])
+def test_ids_of_coco_that_are_none(coco_id: Any, miniature: Path) -> None:
+    images = [image_record(1, coco_id=coco_id)]
+    (miniature / "image_data.json").write_text(json.dumps(images))
+    with pytest.raises(ValueError, match=r"image_data\.json', record .*coco_id must be a whole"):
+        prepare(miniature, *options(miniature))
+
+
 def test_more_classes_than_there_are(miniature: Path, caplog: pytest.LogCaptureFixture) -> None:
     out = prepare(miniature, *options(miniature)[2:])
     assert out["summary"]["chosen_synsets"] == 7 and "Only 7 synsets" in caplog.text
@@ -239,7 +263,7 @@ def test_broken_objects(miniature: Path, edit: Any, words: List[str]) -> None:
         ("image_data", [7], ["record 7"]),
         ("image_data", [{"image_id": 1}], ["'url' is missing"]),
         ("image_data", [image_record(1, width=0)], ["whole numbers"]),
-        ("image_data", [image_record(1, coco_id="5")], ["whole numbers"]),
+        ("image_data", [image_record(1, coco_id="5")], ["coco_id must be a whole number"]),
         ("image_data", [image_record(1), image_record(1, width=7)], ["two different", "id 1"]),
     ],
 )
