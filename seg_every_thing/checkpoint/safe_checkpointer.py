@@ -9,8 +9,10 @@ from typing import Any, Dict
 
 import torch
 from detectron2.checkpoint import DetectionCheckpointer
+from detectron2.utils.file_io import PathManager
+from torch import nn
 
-from ..files import PathLike
+from ..files import PathLike, written_atomically
 from .safe_pickle import load_pickle
 
 logger = logging.getLogger(__name__)
@@ -23,7 +25,18 @@ class SafeCheckpointer(DetectionCheckpointer):
     detectron2's model zoo, or weights of Detectron (Caffe2) whose names are matched.  All other
     files go through :func:`load_tensors`, training checkpoints with their optimizer included.
     Loading raises ValueError, with the file's name, for what is refused or cannot be read.
+    What it saves is complete or not there.
     """
+
+    def __init__(self, model: nn.Module, save_dir: str = "", **kwargs: Any) -> None:
+        """As in the parent."""
+        super().__init__(model, save_dir, **kwargs)
+        self.path_manager = _AtomicPathManager()
+
+    def tag_last_checkpoint(self, last_filename_basename: str) -> None:
+        """As in the parent, but the best model so far is not where a resumed training goes on."""
+        if not last_filename_basename.startswith("model_best"):
+            super().tag_last_checkpoint(last_filename_basename)
 
     def _load_file(self, filename: str) -> Dict[str, Any]:
         if filename.endswith(".pkl"):
@@ -35,6 +48,18 @@ class SafeCheckpointer(DetectionCheckpointer):
 
     def _torch_load(self, filename: str) -> Any:
         return load_tensors(filename)
+
+
+class _AtomicPathManager:
+    """detectron2's PathManager that writes local files under a temporary name first."""
+
+    def open(self, path: str, mode: str = "r", **kwargs: Any) -> Any:
+        if mode in ("w", "wb") and "://" not in path:
+            return written_atomically(path, mode)
+        return PathManager.open(path, mode, **kwargs)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(PathManager, name)
 
 
 def load_tensors(path: str) -> Any:

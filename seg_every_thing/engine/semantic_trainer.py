@@ -5,21 +5,18 @@ import os
 from typing import Any, List, Optional, Type
 
 from detectron2.config import CfgNode
-from detectron2.data import (
-    MetadataCatalog,
-    build_detection_test_loader,
-    build_detection_train_loader,
-)
+from detectron2.data import MetadataCatalog, build_detection_test_loader
 from detectron2.engine import HookBase
-from detectron2.engine.hooks import EvalHook
 from detectron2.evaluation import verify_results
 from detectron2.modeling import META_ARCH_REGISTRY, SemanticSegmentor
 from detectron2.utils import comm
 
 from ..data.partial import check_data_set
 from ..data.semantic_mapper import SemanticMapper
+from ..data.training_stream import build_training_loader
 from ..evaluation.semantic import FourMetricEvaluator
 from .early_stopping import EarlyStopping, ResumableBestCheckpointer, StopTraining
+from .exact_resume import ExactResume
 from .trainer import Trainer
 
 logger = logging.getLogger(__name__)
@@ -57,7 +54,7 @@ class SemanticTrainer(Trainer):
         """
         for name in cfg.DATASETS.TRAIN:
             check_labels_fit(cfg, name)
-        return build_detection_train_loader(cfg, mapper=SemanticMapper(cfg, is_train=True))
+        return build_training_loader(cfg, SemanticMapper(cfg, is_train=True))
 
     @classmethod
     def build_test_loader(cls, cfg: CfgNode, dataset_name: str) -> Any:
@@ -83,13 +80,14 @@ class SemanticTrainer(Trainer):
         """DefaultTrainer's hooks, the best checkpoint, and early stopping."""
         hooks = super().build_hooks()
         period, stopping = self.cfg.TEST.EVAL_PERIOD, self.cfg.TEST.EARLY_STOPPING
-        if period > 0 and comm.is_main_process():
-            best = ResumableBestCheckpointer(period, self.checkpointer, stopping.METRIC)
-            where = next(i for i, hook in enumerate(hooks) if isinstance(hook, EvalHook))
-            hooks.insert(where + 1, best)
+        own: List[HookBase] = []
         if stopping.PATIENCE:
-            hooks.append(EarlyStopping(period, stopping.METRIC, stopping.PATIENCE))
-        return hooks
+            own.append(EarlyStopping(period, stopping.METRIC, stopping.PATIENCE))
+        if period > 0 and comm.is_main_process():
+            own.append(ResumableBestCheckpointer(period, self.checkpointer, stopping.METRIC))
+        # Before the periodic checkpoint, which keeps their state.
+        after = next(i for i, hook in enumerate(hooks) if isinstance(hook, ExactResume)) + 1
+        return [*hooks[:after], *own, *hooks[after:]]
 
     def train(self) -> Any:
         """As in DefaultTrainer; an early stop, too, leaves ``model_final.pth``."""

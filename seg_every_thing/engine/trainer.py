@@ -9,19 +9,18 @@ from unittest import mock
 
 import torch
 from detectron2.config import CfgNode
-from detectron2.data import (
-    MetadataCatalog,
-    build_detection_test_loader,
-    build_detection_train_loader,
-)
-from detectron2.engine import DefaultTrainer, create_ddp_model, defaults
+from detectron2.data import MetadataCatalog, build_detection_test_loader
+from detectron2.engine import DefaultTrainer, HookBase, create_ddp_model, defaults
+from detectron2.engine.hooks import EvalHook, PeriodicCheckpointer
 from detectron2.evaluation import DatasetEvaluator
 from torch import nn
 
 from ..checkpoint.safe_checkpointer import SafeCheckpointer
 from ..data.dataset_mapper import PartialSupervisionMapper
 from ..data.partial import check_data_set, load_training_dicts, valid_annotations
+from ..data.training_stream import build_training_loader
 from ..evaluation.coco import PartialCOCOEvaluator, counted_results
+from .exact_resume import ExactResume
 from .given_boxes import evaluate_given_boxes
 from .optimizers import build_lr_scheduler, build_optimizer
 
@@ -105,6 +104,19 @@ class Trainer(DefaultTrainer):
         with readable_checkpoint(self.cfg.MODEL.WEIGHTS, self.cfg.OUTPUT_DIR if resume else ""):
             super().resume_or_load(resume)
 
+    def build_hooks(self) -> List[Optional[HookBase]]:
+        """DefaultTrainer's hooks, and what makes a resumed training exact.
+
+        Checkpoints come after an evaluation of the same iteration, unlike in DefaultTrainer: a
+        training that goes on from one would miss what the evaluation draws and decides.
+        """
+        hooks = super().build_hooks()
+        savers = [hook for hook in hooks if isinstance(hook, PeriodicCheckpointer)]
+        others = [hook for hook in hooks if hook not in savers]
+        after = next(i for i, hook in enumerate(others) if isinstance(hook, EvalHook)) + 1
+        exact = ExactResume(self.cfg.SOLVER.CHECKPOINT_PERIOD, self.cfg.TEST.EVAL_PERIOD)
+        return [*others[:after], exact, *savers, *others[after:]]
+
     @classmethod
     def build_model(cls, cfg: CfgNode) -> nn.Module:
         """Build the model, with a frozen detector if the config says so."""
@@ -117,7 +129,7 @@ class Trainer(DefaultTrainer):
     def build_train_loader(cls, cfg: CfgNode) -> Any:
         """A loader of every box and every usable mask of the training sets."""
         dicts = load_training_dicts(cfg)
-        return build_detection_train_loader(cfg, mapper=cls.build_mapper(cfg), dataset=dicts)
+        return build_training_loader(cfg, cls.build_mapper(cfg), dicts)
 
     @classmethod
     def build_mapper(cls, cfg: CfgNode) -> Any:

@@ -174,3 +174,31 @@ def test_training_resumes_with_optimizer_and_schedule(tmp_path: Path, tiny_shape
     for key, value in state["state"].items():
         assert torch.equal(value["momentum_buffer"], expected["state"][key]["momentum_buffer"])
     assert second.scheduler.last_epoch == 2
+
+
+def test_a_checkpoint_is_whole_or_not_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkpointer = SafeCheckpointer(layer(1), str(tmp_path))
+    checkpointer.save("model_0000001")
+
+    def break_off(_: Any, f: Any) -> None:
+        f.write(b"half of it")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(torch, "save", break_off)
+    for name in ("model_0000003", "model_0000001"):
+        with pytest.raises(KeyboardInterrupt):
+            checkpointer.save(name)
+    assert sorted(os.listdir(tmp_path)) == ["last_checkpoint", "model_0000001.pth"]
+    assert torch.equal(loaded(tmp_path / "model_0000001.pth").weight, layer(1).weight)
+    assert checkpointer.get_checkpoint_file() == str(tmp_path / "model_0000001.pth")
+
+
+def test_training_goes_on_from_the_last_model_not_from_the_best(tmp_path: Path) -> None:
+    checkpointer = SafeCheckpointer(layer(1), str(tmp_path))
+    checkpointer.save("model_best")
+    assert (tmp_path / "model_best.pth").is_file() and not checkpointer.has_checkpoint()
+    checkpointer.save("model_0000001")
+    checkpointer.save("model_best")
+    assert (tmp_path / "last_checkpoint").read_text() == "model_0000001.pth"

@@ -90,6 +90,22 @@ def test_early_stop_leaves_a_final_model(tmp_path: Path, monkeypatch: pytest.Mon
     }
 
 
+def test_a_checkpoint_knows_the_evaluation_of_its_iteration(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scores: List[float] = [3, 2, 1]
+    monkeypatch.setattr(
+        FourMetricEvaluator, "evaluate", lambda self: {"sem_seg": {"mIoU": scores.pop(0)}}
+    )
+    options = ("SOLVER.MAX_ITER", 6, "SOLVER.CHECKPOINT_PERIOD", 2, "TEST.EARLY_STOPPING.PATIENCE")
+    trained(tiny(tmp_path, *options, 5))
+    for name, since in (("model_0000001", 0), ("model_0000003", 1)):
+        state = torch.load(tmp_path / f"{name}.pth", map_location="cpu")["trainer"]["hooks"]
+        assert state["EarlyStopping"] == {"best": 3, "evaluations_since_best": since}
+        assert state["ResumableBestCheckpointer"] == {"best_metric": 3, "best_iter": 1}
+    assert (tmp_path / "last_checkpoint").read_text() == "model_final.pth"
+
+
 def test_patience_without_evaluation(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="TEST.EVAL_PERIOD"):
         SemanticTrainer(tiny(tmp_path, "TEST.EVAL_PERIOD", 0))
