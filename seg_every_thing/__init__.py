@@ -8,6 +8,7 @@ from .config import add_seg_every_thing_config
 from .data.dataset_mapper import PartialSupervisionMapper
 from .data.datasets.shapes import register_shapes
 from .data.splits import resolve_class_split
+from .engine.launch import train
 from .engine.trainer import Trainer, freeze_detector
 from .evaluation.coco import PartialCOCOEvaluator
 from .evaluation.given_boxes import GivenBoxEvaluator
@@ -29,6 +30,7 @@ __all__ = [
     "model_zoo",
     "register_shapes",
     "resolve_class_split",
+    "train",
 ]
 
 __version__ = "0.1.0"

@@ -1,7 +1,7 @@
 """The config keys that this project adds to detectron2's, and reading a config that has them."""
 
 from pathlib import Path
-from typing import List, Optional
+from typing import Any, Callable, List, Optional, Sequence
 
 import torch
 import yaml
@@ -11,10 +11,11 @@ from detectron2.data import DatasetCatalog
 
 from .config_ablations import add_ablation_config
 from .config_semantic import add_semantic_config, add_tiramisu_config
+from .data.datasets.own_data import OWN_DATA_KEYS, register_own_data
 from .data.datasets.semantic_sets import register_used_semantic_datasets
 from .data.datasets.shapes import register_shapes
 from .data.datasets.visual_genome import register_used_visual_genome
-from .model_zoo import bases_from_the_zoo, find_config_file
+from .model_zoo import bases_from_the_zoo, find_config_file, own_words
 
 
 def add_seg_every_thing_config(cfg: CN) -> None:
@@ -32,6 +33,17 @@ def add_seg_every_thing_config(cfg: CN) -> None:
     # path of a .txt / .json list of class names.
     # Works on every registered detection data set.  Objects of other classes train boxes only.
     cfg.DATASETS.MASK_CLASSES = "all"
+
+    # A user's own COCO-format files, and the folder of the images of each (or one for all).  They
+    # become the data sets own_train and own_val and decide DATASETS.TRAIN, DATASETS.TEST and
+    # MODEL.ROI_HEADS.NUM_CLASSES: --train-json, --train-images, --val-json, --val-images.
+    cfg.DATASETS.TRAIN_JSON = ()
+    cfg.DATASETS.TRAIN_IMAGES = ()
+    cfg.DATASETS.VAL_JSON = ()
+    cfg.DATASETS.VAL_IMAGES = ()
+    # Their categories, [id, name] each: found in the files, and written into OUTPUT_DIR/config.yaml
+    # so that a model knows its classes where the files are not.
+    cfg.DATASETS.CATEGORIES = []
 
     # Last layer of the mask head: "transfer" (weights predicted from the box head's),
     # "class_agnostic", "class_specific" (one learned filter a class), "none" (MLP branch alone).
@@ -124,7 +136,7 @@ def add_seg_every_thing_config(cfg: CN) -> None:
     cfg.MODEL.TIMM.FREEZE_BN = True
 
 
-def load_config(config_file: str, opts: Optional[List[str]] = None) -> CN:
+def load_config(config_file: str, opts: Optional[List[Any]] = None) -> CN:
     """Read a config: detectron2's and our defaults, the file with its bases, then the overrides.
 
     The device is the CPU where there is no GPU.  The data sets of Shapes are drawn when used.
@@ -156,10 +168,25 @@ def load_config(config_file: str, opts: Optional[List[str]] = None) -> CN:
         raise ValueError(f"config override: {e.args[0] if e.args else e}") from e
     if not torch.cuda.is_available():
         cfg.MODEL.DEVICE = "cpu"
+    if any(cfg.DATASETS[key] for key in OWN_DATA_KEYS):
+        register_own_data(cfg, _said_by_the_user(path, opts or []))
     register_used_shapes(cfg)
     register_used_semantic_datasets(cfg)
     register_used_visual_genome(cfg)
     return cfg
+
+
+def _said_by_the_user(config_file: str, opts: Sequence[Any]) -> Callable[[str], bool]:
+    """Whether a key stands in a file of the user's or among the overrides."""
+    words = own_words(config_file)
+
+    def said(key: str) -> bool:
+        node: Any = words
+        for part in key.split("."):
+            node = node.get(part) if isinstance(node, dict) else None
+        return node is not None or key in opts[::2]
+
+    return said
 
 
 def register_used_shapes(cfg: CN, root: Optional[Path] = None) -> None:

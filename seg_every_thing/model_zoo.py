@@ -2,9 +2,10 @@
 
 import contextlib
 import difflib
+import io
 import os
 from pathlib import Path
-from typing import IO, Any, Dict, Iterator
+from typing import IO, Any, Callable, Dict, Iterator
 from unittest import mock
 
 from detectron2.config import CfgNode
@@ -81,12 +82,29 @@ def bases_from_the_zoo(config_file: str) -> Iterator[None]:
     detectron2 looks for a base beside the file that names it.  What is not there is looked up by
     the rest of its path, under which the project's configs find their own bases, too.
     """
-    folder = os.path.dirname(config_file)
+    with _opening_bases(config_file, lambda path: PathManager.open(path, "r")):
+        yield
+
+
+def own_words(config_file: str) -> Dict[str, Any]:
+    """What a config file says, and its bases as far as they are not the project's."""
+
+    def read(path: str) -> IO[Any]:
+        ours = CONFIGS.resolve() in Path(path).resolve().parents
+        return io.StringIO("{}") if ours else PathManager.open(path, "r")
+
+    with _opening_bases(config_file, read):
+        return CfgNode.load_yaml_with_base(config_file, allow_unsafe=True)
+
+
+@contextlib.contextmanager
+def _opening_bases(config_file: str, read: Callable[[str], IO[Any]]) -> Iterator[None]:
+    folder = os.path.dirname(config_file) or "."
 
     def open_config(filename: str) -> IO[Any]:
         if not PathManager.isfile(filename):
-            filename = get_config_file(Path(os.path.relpath(filename, folder or ".")).as_posix())
-        return PathManager.open(filename, "r")
+            filename = get_config_file(Path(os.path.relpath(filename, folder)).as_posix())
+        return read(filename)
 
     with mock.patch.object(CfgNode, "_open_cfg", staticmethod(open_config)):
         yield

@@ -2,7 +2,7 @@
 
 import argparse
 
-from ..engine.launch import launch_training
+from ..engine.launch import OWN_DATA_CONFIG, launch_training, own_data_options
 
 HELP = "train or evaluate a model, with the arguments of detectron2's train_net.py"
 
@@ -11,10 +11,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of the command."""
     parser.add_argument(
         "--config-file",
-        required=True,
         metavar="F",
-        help="a YAML config: a path, or a name of the model zoo (coco/maskx_R_50_FPN_1x.yaml)",
+        help="a YAML config: a path, or a name of the model zoo (coco/maskx_R_50_FPN_1x.yaml); "
+        f"for own data by default {OWN_DATA_CONFIG}, small and without a download",
     )
+    for part, what in (("train", "to train on"), ("val", "to evaluate")):
+        parser.add_argument(
+            f"--{part}-json",
+            action="append",
+            default=[],
+            metavar="F.json",
+            help=f"own COCO-format annotations {what}; may be given several times",
+        )
+        parser.add_argument(
+            f"--{part}-images",
+            action="append",
+            default=[],
+            metavar="DIR",
+            help=f"the images of --{part}-json: once for each file, or once for all",
+        )
     parser.add_argument(
         "--resume", action="store_true", help="go on from the last checkpoint in OUTPUT_DIR"
     )
@@ -50,5 +65,10 @@ def run(args: argparse.Namespace) -> None:
         ValueError: for bad input; the message names it.
         OSError: when the output folder cannot be written.
     """
-    args.opts = [*args.more_opts, *args.opts]
+    own = own_data_options(args.train_json, args.train_images, args.val_json, args.val_images)
+    if args.config_file is None:
+        if not own:
+            raise ValueError("give --config-file F, or own data with --train-json, --train-images")
+        args.config_file = OWN_DATA_CONFIG
+    args.opts = [*own, *args.more_opts, *args.opts]
     launch_training(args)

@@ -144,7 +144,7 @@ def set_a_of(cfg: CfgNode) -> Optional[Tuple[int, ...]]:
     """Contiguous ids of the classes that may use their masks; None when all may."""
     if cfg.DATASETS.MASK_CLASSES == "all":
         return None
-    names = class_names_of(cfg.DATASETS.TRAIN[0])
+    names = class_names_of((*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST)[0])
     return resolve_class_split(cfg.DATASETS.MASK_CLASSES, names).set_a
 
 

@@ -2,7 +2,8 @@
 
 import argparse
 import logging
-from typing import Any, Dict
+from pathlib import Path
+from typing import Any, Dict, List, Sequence, Union
 
 from detectron2.config import CfgNode
 from detectron2.engine import default_setup, launch
@@ -12,10 +13,16 @@ from detectron2.utils.logger import setup_logger
 
 from ..checkpoint.safe_checkpointer import SafeCheckpointer
 from ..config import load_config
-from ..files import make_output_dir
+from ..data.datasets.own_data import OWN_DATA_KEYS
+from ..files import PathLike, make_output_dir
 from ..model_zoo import find_config_file
 from .semantic_trainer import trainer_class
 from .trainer import readable_checkpoint
+
+OWN_DATA_CONFIG = "photos/maskx_efficientnet_lite0.yaml"
+"""For own data without a config: a small model, whose initial weights are a Python package."""
+
+logger = logging.getLogger(__name__)
 
 
 def setup(args: argparse.Namespace) -> CfgNode:
@@ -26,13 +33,25 @@ def setup(args: argparse.Namespace) -> CfgNode:
     make_output_dir(cfg.OUTPUT_DIR)
     default_setup(cfg, args)
     setup_logger(cfg.OUTPUT_DIR, comm.get_rank(), name="seg_every_thing", abbrev_name="set")
+    if cfg.DATASETS.CATEGORIES:
+        logger.info(
+            "Own data with %s: %d classes (%s); trained on %s, evaluated on %s",
+            *(
+                args.config_file,
+                len(cfg.DATASETS.CATEGORIES),
+                ", ".join(c[1] for c in cfg.DATASETS.CATEGORIES),
+            ),
+            *(", ".join(names) or "nothing" for names in (cfg.DATASETS.TRAIN, cfg.DATASETS.TEST)),
+        )
+    if "://" in cfg.MODEL.WEIGHTS:
+        logger.info("MODEL.WEIGHTS '%s' is downloaded, unless it is cached", cfg.MODEL.WEIGHTS)
     return cfg
 
 
 def evaluate(cfg: CfgNode, resume: bool) -> Dict[str, Any]:
     """Evaluate ``MODEL.WEIGHTS``, or with ``resume`` the last checkpoint of the output folder."""
     if not (cfg.MODEL.WEIGHTS or resume):
-        logging.getLogger("seg_every_thing").warning("MODEL.WEIGHTS is empty: random weights")
+        logger.warning("MODEL.WEIGHTS is empty: random weights")
     trainer = trainer_class(cfg)
     model = trainer.build_model(cfg)
     with readable_checkpoint(cfg.MODEL.WEIGHTS, cfg.OUTPUT_DIR if resume else ""):
@@ -59,7 +78,13 @@ def launch_training(args: argparse.Namespace) -> None:
 
     Args:
         args: of the command ``seg-every-thing train``.
+
+    Raises:
+        ValueError: for a bad config or own data that do not fit it.
     """
+    # Here first: what is wrong is said before there are processes, and own data are read once.
+    cfg = load_config(args.config_file, args.opts)
+    args.opts = [*args.opts, "DATASETS.CATEGORIES", cfg.DATASETS.CATEGORIES]
     launch(
         main,
         args.num_gpus,
@@ -68,3 +93,60 @@ def launch_training(args: argparse.Namespace) -> None:
         dist_url=args.dist_url,
         args=(args,),
     )
+
+
+Paths = Union[PathLike, Sequence[PathLike]]
+
+
+def own_data_options(
+    train_json: Paths, train_images: Paths, val_json: Paths = (), val_images: Paths = ()
+) -> List[Any]:
+    """Config overrides that put a user's own COCO-format files in the place of data sets."""
+    options: List[Any] = ["DATASETS.CATEGORIES", []]  # read anew, whatever a saved config says
+    given = zip(OWN_DATA_KEYS, (train_json, train_images, val_json, val_images))
+    for key, value in given:
+        paths = [value] if isinstance(value, (str, Path)) else value
+        if paths:
+            options += [f"DATASETS.{key}", tuple(map(str, paths))]
+    return options if len(options) > 2 else []
+
+
+def train(
+    train_json: Paths,
+    train_images: Paths,
+    output: PathLike,
+    config_file: str = OWN_DATA_CONFIG,
+    *,
+    val_json: Paths = (),
+    val_images: Paths = (),
+    opts: Sequence[Any] = (),
+) -> Path:
+    """Train a model on COCO-format files, in which any object may have a mask or none.
+
+    The same as the command ``seg-every-thing train --train-json ...``, in this process.
+
+    Args:
+        train_json: an annotation file, or several with the same categories.
+        train_images: the folder of its images; one for each file, or one for all.
+        output: folder for the log, checkpoints, the config and metrics.
+        config_file: a path or a name of the model zoo.
+        val_json, val_images: what is evaluated in the end, if anything is.
+        opts: KEY, VALUE, ... on top of the config.
+
+    Returns:
+        The file of the trained weights.  ``config.yaml`` beside it builds the model and knows its
+        classes: ``seg-every-thing demo --config-file OUTPUT/config.yaml``.
+
+    Raises:
+        ValueError: for a bad config, or data that are broken or do not fit it.
+        OSError: when the output folder cannot be written.
+    """
+    own = own_data_options(train_json, train_images, val_json, val_images)
+    args = argparse.Namespace(
+        config_file=config_file,
+        opts=[*own, *opts, "OUTPUT_DIR", str(output)],
+        eval_only=False,
+        resume=False,
+    )
+    main(args)
+    return Path(output) / "model_final.pth"

@@ -260,7 +260,8 @@ class PartiallySupervisedROIHeads(PredictedFilters, StandardROIHeads):
 def _vectors_from_config(cfg: CfgNode) -> torch.Tensor:
     path = cfg.MODEL.WEIGHT_TRANSFER.EMBEDDING_FILE
     has_words = bool(path) and not path.endswith(".npy") and not path.startswith("random:")
-    names = class_names_of(cfg.DATASETS.TRAIN[0]) if has_words else None
+    data_sets = (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST)
+    names = class_names_of(data_sets[0]) if has_words else None
     return load_class_vectors(path, cfg.MODEL.ROI_HEADS.NUM_CLASSES, names)
 
 
