@@ -117,6 +117,9 @@ def logging_as_before() -> Iterator[None]:
     for log, handlers, level, propagate in before:
         log.handlers, log.propagate = handlers, propagate
         log.setLevel(level)
+    for each in logging.root.manager.loggerDict.values():  # logging.config switches them all off
+        if isinstance(each, logging.Logger):
+            each.disabled = False
     setup_logger.cache_clear()
 
 
