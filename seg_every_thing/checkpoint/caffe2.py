@@ -76,6 +76,8 @@ def convert_detectron_file(
         raise ValueError(f"'{path}' is not a Detectron model: it has no arrays by name")
     others = {} if blobs is content else {str(k): v for k, v in content.items() if k != "blobs"}
     settings = others.get("cfg")
+    if isinstance(settings, bytes):  # a string of Python 2 that Python 3 wrote again
+        settings = settings.decode("latin-1")
     try:
         conversion = convert_blobs(
             blobs, settings if isinstance(settings, str) else "", activation, embedding

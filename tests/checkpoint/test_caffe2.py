@@ -2,6 +2,7 @@
 
 import functools
 import logging
+import pickle
 from pathlib import Path
 from typing import Any, Dict, List, Tuple
 
@@ -283,6 +284,25 @@ def test_backbones_and_models_without_fpn_are_refused() -> None:
         convert_blobs(backbone)
     with pytest.raises(ValueError, match="it has no cls_score_w or"):
         convert_blobs({n: x for n, x in blobs.items() if not n.startswith(("cls", "bbox"))})
+
+
+@pytest.mark.parametrize("protocol", [0, 2, 3, 5])
+def test_keys_that_python_3_wrote_as_bytes(protocol: int, tmp_path: Path) -> None:
+    """A file of Python 2, read with encoding="bytes" and written again."""
+    settings = "MODEL:\n  USE_LEAKYRELU: False\n"
+    blobs = with_leftovers(MODELS["maskx_R50"], blobs_of("maskx_R50"))
+    expected = convert_detectron_file(write(tmp_path / "X.pkl", blobs, settings))
+    again = {
+        b"blobs": {k.encode(): v.encode() if isinstance(v, str) else v for k, v in blobs.items()},
+        b"cfg": settings.encode(),
+    }
+    (tmp_path / "Y.pkl").write_bytes(pickle.dumps(again, protocol))
+    found = convert_detectron_file(tmp_path / "Y.pkl")
+    assert found.cfg == expected.cfg
+    assert found.cfg.MODEL.WEIGHT_TRANSFER.ACTIVATION == "relu"
+    assert (found.used, found.ignored) == (expected.used, expected.ignored)
+    assert found.model.keys() == expected.model.keys()
+    assert all(torch.equal(found.model[name], x) for name, x in expected.model.items())
 
 
 def test_a_bare_dictionary_of_blobs(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

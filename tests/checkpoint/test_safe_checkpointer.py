@@ -80,6 +80,32 @@ def test_detectron_pickles_load_as_in_the_parent(tmp_path: Path) -> None:
     )
 
 
+def as_bytes(value: Any) -> Any:
+    """What Python 3 has after pickle.load(f, encoding="bytes")."""
+    if isinstance(value, dict):
+        return {as_bytes(k): as_bytes(v) for k, v in value.items()}
+    return value.encode("latin-1") if isinstance(value, str) else value
+
+
+@pytest.mark.parametrize("protocol", [0, 2, 4])
+def test_pickles_with_keys_of_bytes(protocol: int, tmp_path: Path) -> None:
+    path = tmp_path / "again.pkl"
+    content: Dict[str, Any] = {"model": arrays(layer(5)), "__author__": "them"}
+    path.write_bytes(pickle.dumps(as_bytes(content), protocol))
+    assert changed(snapshot(layer(5)), loaded(path)) == []
+    blobs = Caffe2Model(mask=None).blobs()
+    cfg = convert_blobs(blobs).cfg
+    cfg.MODEL.DEVICE = "cpu"
+    models = [build_model(cfg), build_model(cfg)]
+    for model, content in zip(models, ({"blobs": blobs}, as_bytes({"blobs": blobs}))):
+        path.write_bytes(pickle.dumps(content, protocol))
+        SafeCheckpointer(model).load(str(path))
+    assert changed(snapshot(models[0]), models[1]) == []
+    np.testing.assert_array_equal(
+        models[1].state_dict()["roi_heads.box_head.fc2.bias"], blobs["fc7_b"]
+    )
+
+
 def test_a_mask_x_pickle_is_told_to_be_converted(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:

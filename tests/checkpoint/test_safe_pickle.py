@@ -50,6 +50,8 @@ def same(a: Any, b: Any) -> bool:
 
 
 VALUES: List[Any] = [
+    # Long enough for an escape of protocol 0 at any place of what the scan looks at.
+    [np.frombuffer(b"\x00" * n + bytes(range(256)), np.uint8) for n in range(7)],
     {"blobs": {"w": ARRAY, "again": ARRAY}, "cfg": "A: é\n", "lr": 0.5, "n": [1, -(2**70), True]},
     collections.OrderedDict([("b", (None, 1.5)), ("a", {"x": [ARRAY[0]]})]),
     [np.arange(3), np.array([True, False]), np.array(2.5), np.zeros((0, 3), np.float16)],
@@ -97,6 +99,17 @@ def test_names_of_numpy_2(tmp_path: Path) -> None:
     assert same(load(tmp_path, data), {"w": ARRAY, "s": np.float32(3)})
 
 
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+def test_keys_that_python_3_wrote_as_bytes(protocol: int, tmp_path: Path) -> None:
+    """As after pickle.load(f, encoding="bytes"); values stay as they are."""
+    blobs = collections.OrderedDict([(b"w", ARRAY), (b"caf\xe9", [1, {b"a": b"a"}])])
+    loaded = load(tmp_path, pickle.dumps({b"blobs": blobs, 3: b"\xff"}, protocol))
+    expected = collections.OrderedDict([("w", ARRAY), ("caf\xe9", [1, {"a": b"a"}])])
+    assert same(loaded, {"blobs": expected, 3: b"\xff"})
+    with pytest.raises(ValueError, match="X.pkl' is not a valid pickle: it has a key twice"):
+        load(tmp_path, pickle.dumps({"model": {b"w": 1, "w": 2}}, protocol))
+
+
 def test_states_of_ordered_dicts_are_dropped(tmp_path: Path) -> None:
     value = collections.OrderedDict(w=ARRAY)
     value._metadata = {"": 1}  # as PyTorch's state_dict has it
@@ -140,7 +153,7 @@ def test_calls_are_refused_and_not_made(protocol: int, nested: bool, tmp_path: P
 @pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
 def test_unpickling_itself_refuses_what_the_scan_might_miss(protocol: int, tmp_path: Path) -> None:
     data = pickle.dumps({"w": ARRAY, "x": Calls(os.mkdir, str(tmp_path / "canary"))}, protocol)
-    with mock.patch("seg_every_thing.checkpoint.safe_pickle._scan") as scan:
+    with mock.patch("seg_every_thing.checkpoint.safe_pickle.scan") as scan:
         with pytest.raises(ValueError, match="it names 'posix.mkdir'"):
             load(tmp_path, data)
         assert scan.called and not (tmp_path / "canary").exists()
