@@ -15,6 +15,7 @@ from .data.datasets.own_data import OWN_DATA_KEYS, register_own_data
 from .data.datasets.semantic_sets import register_used_semantic_datasets
 from .data.datasets.shapes import register_shapes
 from .data.datasets.visual_genome import register_used_visual_genome
+from .data.datasets.voc_instances import register_used_voc_instances
 from .model_zoo import bases_from_the_zoo, find_config_file, own_words
 
 
@@ -28,9 +29,9 @@ def add_seg_every_thing_config(cfg: CN) -> None:
     add_tiramisu_config(cfg)
     add_ablation_config(cfg)
 
-    # Classes whose masks may be used in training ("set A"): "all", "voc", "nonvoc", "shapes_A",
-    # "shapes_B", "E1_A20B60" ... "E5_A60B20", "shapes_E1_A12B36" ... "shapes_E5_A36B12", or the
-    # path of a .txt / .json list of class names.
+    # Classes whose masks may be used in training ("set A"): "all", "voc", "nonvoc", "voc_even",
+    # "voc_odd", "shapes_A", "shapes_B", "E1_A20B60" ... "E5_A60B20", "shapes_E1_A12B36" ...
+    # "shapes_E5_A36B12", or the path of a .txt / .json list of class names.
     # Works on every registered detection data set.  Objects of other classes train boxes only.
     cfg.DATASETS.MASK_CLASSES = "all"
 
@@ -173,6 +174,7 @@ def load_config(config_file: str, opts: Optional[List[Any]] = None) -> CN:
     register_used_shapes(cfg)
     register_used_semantic_datasets(cfg)
     register_used_visual_genome(cfg)
+    register_used_voc_instances(cfg)
     return cfg
 
 

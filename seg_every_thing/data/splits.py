@@ -13,6 +13,7 @@ import numpy as np
 from detectron2.data.datasets.builtin_meta import COCO_CATEGORIES
 
 from .datasets.shapes import SHAPES_CLASSES, SHAPES_SET_A
+from .datasets.voc import VOC_SEM_SEG_CLASSES
 
 COCO_CLASSES: Tuple[str, ...] = tuple(c["name"] for c in COCO_CATEGORIES if c["isthing"])
 
@@ -69,6 +70,9 @@ def named_splits() -> Dict[str, Tuple[str, ...]]:
     return {
         "voc": VOC_CLASSES,
         "nonvoc": nonvoc,
+        # VOC by its own names: every second class, from the first and from the second on.
+        "voc_even": VOC_SEM_SEG_CLASSES[1:][0::2],
+        "voc_odd": VOC_SEM_SEG_CLASSES[1:][1::2],
         "shapes_A": SHAPES_SET_A,
         "shapes_B": tuple(c for c in SHAPES_CLASSES if c not in SHAPES_SET_A),
         **coco_random_splits(),
@@ -112,8 +116,9 @@ def _set_a_names(mask_classes: str) -> List[str]:
         near = _nearest(mask_classes, ["all", *splits])
         raise ValueError(
             f"DATASETS.MASK_CLASSES: unknown split '{mask_classes}'{near}. Known: all, voc, "
-            f"nonvoc, E1_A20B60 ... E5_A60B20, shapes_A, shapes_B, shapes_E1_A12B36 ... "
-            f"shapes_E5_A36B12, or the path of a .txt or .json list of class names"
+            f"nonvoc, voc_even, voc_odd, E1_A20B60 ... E5_A60B20, shapes_A, shapes_B, "
+            f"shapes_E1_A12B36 ... shapes_E5_A36B12, or the path of a .txt or .json list of class "
+            f"names"
         )
     names = _read_names(Path(mask_classes))
     if not names:

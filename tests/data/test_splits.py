@@ -10,6 +10,7 @@ import pytest
 from detectron2.data.datasets.builtin_meta import COCO_CATEGORIES
 
 from seg_every_thing.data.datasets.shapes import HUES, SHAPES, SHAPES_CLASSES
+from seg_every_thing.data.datasets.voc_instances import VOC_INSTANCE_CLASSES
 from seg_every_thing.data.splits import (
     COCO_CLASSES,
     coco_random_splits,
@@ -159,3 +160,17 @@ def test_many_unknown_classes_are_counted_not_listed(tmp_path: Path) -> None:
     path.write_text("\n".join(["cup", *(f"zzz{i}" for i in range(9))]))
     with pytest.raises(ValueError, match="'zzz4' and 4 more$"):
         resolve_class_split(str(path), CLASSES)
+
+
+def test_voc_even_and_odd_share_out_voc() -> None:
+    even, odd = (
+        resolve_class_split(name, VOC_INSTANCE_CLASSES) for name in ("voc_even", "voc_odd")
+    )
+    assert even == (tuple(range(0, 20, 2)), tuple(range(1, 20, 2)))
+    assert odd == (even.set_b, even.set_a)
+    assert [VOC_INSTANCE_CLASSES[i] for i in even.set_a[:3]] == ["aeroplane", "bird", "bottle"]
+    # Any data set with these names, in any order, and with others.
+    names = ("zebra", *reversed(VOC_INSTANCE_CLASSES))
+    assert {names[i] for i in resolve_class_split("voc_odd", names).set_a} == {
+        VOC_INSTANCE_CLASSES[i] for i in odd.set_a
+    }

@@ -75,15 +75,16 @@ def register_voc_sem_seg(root: Optional[PathLike] = None) -> None:
     root = data_set_root(root)
     sbd = first_folder(root, "sbd", "benchmark_RELEASE/dataset", "sbd/dataset")
     for name, (year, split) in _VOC.items():
-        folder = _voc_folder(root, year)
+        folder = voc_folder(root, year)
         _register(name, partial(load_voc, folder, split, name), folder)
-    folder = _voc_folder(root, "2011")
+    folder = voc_folder(root, "2011")
     _register(_SEG11VALID, partial(load_seg11valid, folder, sbd, _SEG11VALID), folder)
     for name, split in _SBD.items():
         _register(name, partial(load_sbd, sbd, split, name), sbd)
 
 
-def _voc_folder(root: Path, year: str) -> Path:
+def voc_folder(root: Path, year: str) -> Path:
+    """Where VOC of a year lies below the root, straight or in ``VOCdevkit``."""
     return first_folder(root, f"VOC{year}", f"VOCdevkit/VOC{year}")
 
 
@@ -111,14 +112,14 @@ def load_voc(folder: Path, split: str, name: str = "voc") -> List[Dict[str, str]
         ValueError: when the list is empty.
     """
     layout = f"{folder.name}/{{ImageSets/Segmentation,JPEGImages,SegmentationClass}}"
-    ids = _read_list(folder / "ImageSets" / "Segmentation" / f"{split}.txt", name, layout)
+    ids = read_list(folder / "ImageSets" / "Segmentation" / f"{split}.txt", name, layout)
     return _pairs(ids, folder, "JPEGImages", "SegmentationClass", ".png", name, layout)
 
 
 def load_sbd(folder: Path, split: str, name: str = "sbd") -> List[Dict[str, str]]:
     """Images and labels of SBD's ``train.txt`` or ``val.txt``; arguments and errors as above."""
     layout = "sbd/{train.txt,img,cls}"
-    ids = _read_list(folder / f"{split}.txt", name, layout)
+    ids = read_list(folder / f"{split}.txt", name, layout)
     return _pairs(ids, folder, "img", "cls", ".mat", name, layout)
 
 
@@ -138,7 +139,7 @@ def load_seg11valid(folder: Path, sbd: Path, name: str = _SEG11VALID) -> List[Di
     """
     if (folder / "ImageSets" / "Segmentation" / "seg11valid.txt").is_file():
         return load_voc(folder, "seg11valid", name)
-    trained_on = set(_read_list(sbd / "train.txt", name, "sbd/train.txt"))
+    trained_on = set(read_list(sbd / "train.txt", name, "sbd/train.txt"))
     records = [r for r in load_voc(folder, "val", name) if r["image_id"] not in trained_on]
     if not records:
         raise ValueError(f"'{name}' is empty: '{sbd}/train.txt' lists all of '{folder}' val")
@@ -150,7 +151,18 @@ def load_seg11valid(folder: Path, sbd: Path, name: str = _SEG11VALID) -> List[Di
     return records
 
 
-def _read_list(path: Path, name: str, layout: str) -> List[str]:
+def read_list(path: Path, name: str, layout: str) -> List[str]:
+    """The image ids of a list of VOC.
+
+    Args:
+        path: of the list.
+        name: of the data set, for messages.
+        layout: what belongs where, for messages.
+
+    Raises:
+        FileNotFoundError: when the list or its folder is missing.
+        ValueError: when the list is empty.
+    """
     check_folder(path.parent, name, layout)
     try:
         ids = path.read_text(encoding="utf-8").split()
