@@ -26,6 +26,7 @@ from .caffe2_config import (
     mismatch,
     resnet_blocks,
 )
+from .compatibility import check_finite
 from .safe_pickle import load_pickle
 
 _ENDINGS = {"w": "weight", "b": "bias"}
@@ -74,6 +75,7 @@ def convert_detectron_file(
     blobs = content.get("blobs", content)
     if not isinstance(blobs, dict) or not all(isinstance(name, str) for name in blobs):
         raise ValueError(f"'{path}' is not a Detectron model: it has no arrays by name")
+    check_finite(blobs, str(path))
     others = {} if blobs is content else {str(k): v for k, v in content.items() if k != "blobs"}
     settings = others.get("cfg")
     if isinstance(settings, bytes):  # a string of Python 2 that Python 3 wrote again

@@ -5,7 +5,7 @@ import logging
 import pickle
 import tarfile
 import zipfile
-from typing import Any, Dict
+from typing import Any, Dict, List, Optional
 
 import torch
 from detectron2.checkpoint import DetectionCheckpointer
@@ -13,6 +13,7 @@ from detectron2.utils.file_io import PathManager
 from torch import nn
 
 from ..files import PathLike, written_atomically
+from .compatibility import Fit, UnfitCheckpointError, check_finite, fit_of
 from .safe_pickle import load_pickle
 
 logger = logging.getLogger(__name__)
@@ -24,14 +25,96 @@ class SafeCheckpointer(DetectionCheckpointer):
     ``.pkl`` goes through :func:`load_pickle` and has the same meaning as in the parent: a file of
     detectron2's model zoo, or weights of Detectron (Caffe2) whose names are matched.  All other
     files go through :func:`load_tensors`, training checkpoints with their optimizer included.
-    Loading raises ValueError, with the file's name, for what is refused or cannot be read.
+    Loading raises ValueError, with the file's name, for what is refused or cannot be read, for
+    weights that are not finite, and where less fits the model than is asked for.
     What it saves is complete or not there.
+
+    Attributes:
+        fit: what of the last file fitted the model; None before.
     """
 
-    def __init__(self, model: nn.Module, save_dir: str = "", **kwargs: Any) -> None:
-        """As in the parent."""
+    fit: Optional[Fit] = None
+
+    def __init__(
+        self, model: nn.Module, save_dir: str = "", *, require: str = "any", **kwargs: Any
+    ) -> None:
+        """
+        Args:
+            model: to load into and save.
+            save_dir: where checkpoints are saved.
+            require: how much of the model a file must bring, one of
+                :data:`~seg_every_thing.checkpoint.compatibility.FITS`.  A training that is resumed
+                needs all of it.
+            kwargs: as for :class:`DetectionCheckpointer`.
+        """
         super().__init__(model, save_dir, **kwargs)
         self.path_manager = _AtomicPathManager()
+        self._require = require
+        self._source = ""
+        self._resuming = False
+
+    def resume_or_load(self, path: str, *, resume: bool = True) -> Dict[str, Any]:
+        """As in the parent; see :meth:`load`."""
+        self._resuming = resume and self.has_checkpoint()
+        try:
+            return super().resume_or_load(path, resume=resume)
+        finally:
+            self._resuming = False
+
+    def load(self, path: str, checkpointables: Optional[List[str]] = None) -> Dict[str, Any]:
+        """As in the parent.
+
+        Raises:
+            ValueError: as above; :class:`UnfitCheckpointError` where the file could be read.
+        """
+        self._source = path
+        try:
+            return super().load(path, checkpointables)
+        finally:
+            self._parsed_url_during_load = None  # the parent leaves it behind when it fails
+
+    def _load_model(self, checkpoint: Any) -> Any:
+        weights = checkpoint["model"]
+        if not isinstance(weights, dict):
+            raise UnfitCheckpointError(f"'{self._source}' holds no weights by name")
+        check_finite(weights, self._source)
+        absent = [name for name in self.checkpointables if name not in checkpoint]
+        if self._resuming and absent:
+            raise UnfitCheckpointError(
+                f"'{self._source}' holds weights and no state of a training ({', '.join(absent)}): "
+                f"give it as MODEL.WEIGHTS, without --resume"
+            )
+        shapes = {n: tuple(x.shape) for n, x in weights.items() if hasattr(x, "shape")}
+        other_vectors = self._leave_out_other_vectors(weights)
+        incompatible = super()._load_model(checkpoint)
+        state = self.model.state_dict()
+        self.fit = fit_of(self._source, state, shapes, incompatible, other_vectors)
+        if self._resuming:
+            self.fit.require("all", "Give another OUTPUT_DIR, or train without --resume")
+        self.fit.require(self._require)
+        return incompatible
+
+    def _leave_out_other_vectors(self, weights: Dict[str, Any]) -> List[str]:
+        """Drop class vectors that are not those of the config, which T is to work with."""
+        own = {n: x for n, x in self.model.state_dict().items() if n.endswith("class_vectors")}
+        other = [
+            name
+            for name, x in own.items()
+            if name in weights
+            and tuple(weights[name].shape) == tuple(x.shape)
+            and not torch.allclose(torch.as_tensor(weights[name]).to(x), x, rtol=1e-3, atol=1e-5)
+        ]
+        for name in other:
+            del weights[name]
+        return other
+
+    def _log_incompatible_keys(self, incompatible: Any) -> None:
+        """One table instead of a warning for each kind."""
+        assert self.fit is not None  # _load_model comes first
+        table = self.fit.table()
+        if table:
+            count = len(self.fit.loaded)
+            logger.warning("%d tensors come from '%s'.\n%s", count, self.fit.source, table)
 
     def tag_last_checkpoint(self, last_filename_basename: str) -> None:
         """As in the parent, but the best model so far is not where a resumed training goes on."""
@@ -95,7 +178,8 @@ def read_state_dict(path: PathLike, key: str) -> Dict[str, torch.Tensor]:
         key: the config key that names the file, for messages.
 
     Raises:
-        ValueError: for anything else; the message names key and file.
+        ValueError: for anything else, and for tensors that are not finite; the message names the
+            file.
     """
     try:
         if str(path).endswith(".safetensors"):
@@ -107,6 +191,7 @@ def read_state_dict(path: PathLike, key: str) -> Dict[str, torch.Tensor]:
         raise ValueError(f"{key}: cannot read '{path}': {reason}") from e
     if not isinstance(state, dict) or not all(torch.is_tensor(x) for x in state.values()):
         raise ValueError(f"{key}: '{path}' is not a state dict, that is, a dict of tensors alone")
+    check_finite(state, str(path))
     return state
 
 

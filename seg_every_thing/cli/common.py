@@ -6,8 +6,17 @@ from functools import partial
 from pathlib import Path
 from typing import Callable, Iterable
 
+from ..config import load_config
 from ..data.datasets.shapes import register_shapes
 from ..files import check_targets
+
+__all__ = [
+    "add_config_arguments",
+    "add_partial_checkpoint_argument",
+    "add_shapes_study_arguments",
+    "load_config",  # what the arguments name; scripts that stand beside the commands take it here
+    "shapes_registration",
+]
 
 
 def add_config_arguments(parser: argparse.ArgumentParser) -> None:
@@ -24,6 +33,16 @@ def add_config_arguments(parser: argparse.ArgumentParser) -> None:
         default=[],
         metavar="KEY VALUE",
         help="config overrides; must come last",
+    )
+
+
+def add_partial_checkpoint_argument(parser: argparse.ArgumentParser) -> None:
+    """Add ``--allow-partial-checkpoint``."""
+    parser.add_argument(
+        "--allow-partial-checkpoint",
+        action="store_true",
+        help="use a checkpoint of another model, too, with what fits: the rest of the model keeps "
+        "its random weights",
     )
 
 

@@ -12,7 +12,7 @@ from ..engine.predictor import build_predictor
 from ..engine.semantic_trainer import SemanticTrainer, trainer_class
 from ..files import check_targets
 from ..visualization.pictures import count_pictures, find_inputs
-from .common import add_config_arguments
+from .common import add_config_arguments, add_partial_checkpoint_argument
 from .demo_instances import InstanceDemo
 from .demo_semantic import check_arguments, draw_labels
 
@@ -78,6 +78,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="use each N-th frame of a video (default %(default)s)",
     )
+    add_partial_checkpoint_argument(parser)
     add_config_arguments(parser)
 
 
@@ -100,12 +101,12 @@ def run(args: argparse.Namespace) -> None:
     if trainer_class(cfg) is SemanticTrainer:
         check_arguments(args)
         total = count_pictures(files, args.frame_step)
-        draw_labels(args, cfg, build_predictor(cfg), files, total)
+        draw_labels(args, cfg, build_predictor(cfg, args.allow_partial_checkpoint), files, total)
         return
     demo = InstanceDemo(args, cfg)
     total = count_pictures(files, args.frame_step)
     demo.read_boxes(files)
-    demo.draw(build_predictor(cfg), files, total)
+    demo.draw(build_predictor(cfg, args.allow_partial_checkpoint), files, total)
 
 
 def _check_output(args: argparse.Namespace, cfg: CfgNode, files: Sequence[Path]) -> None:

@@ -11,13 +11,12 @@ from detectron2.evaluation import verify_results
 from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 
-from ..checkpoint.safe_checkpointer import SafeCheckpointer
+from ..checkpoint.loading import last_checkpoint, load_for_inference
 from ..config import load_config
 from ..data.datasets.own_data import OWN_DATA_KEYS
 from ..files import PathLike, make_output_dir
 from ..model_zoo import find_config_file
 from .semantic_trainer import trainer_class
-from .trainer import readable_checkpoint
 
 OWN_DATA_CONFIG = "photos/maskx_efficientnet_lite0.yaml"
 """For own data without a config: a small model, whose initial weights are a Python package."""
@@ -48,15 +47,26 @@ def setup(args: argparse.Namespace) -> CfgNode:
     return cfg
 
 
-def evaluate(cfg: CfgNode, resume: bool) -> Dict[str, Any]:
-    """Evaluate ``MODEL.WEIGHTS``, or with ``resume`` the last checkpoint of the output folder."""
-    if not (cfg.MODEL.WEIGHTS or resume):
-        logger.warning("MODEL.WEIGHTS is empty: random weights")
+def evaluate(cfg: CfgNode, resume: bool, allow_partial: bool = False) -> Dict[str, Any]:
+    """Evaluate ``MODEL.WEIGHTS``, or with ``resume`` the last checkpoint of the output folder.
+
+    Args:
+        cfg: of the model and the test sets.
+        resume: as above.
+        allow_partial: go on with what fits where the checkpoint is not of this very model.
+
+    Raises:
+        ValueError: when config, data sets and checkpoint do not agree; the message says where.
+    """
+    weights = last_checkpoint(cfg.OUTPUT_DIR) if resume else cfg.MODEL.WEIGHTS
+    if weights is None:
+        raise ValueError(f"--resume: there is no checkpoint in '{cfg.OUTPUT_DIR}' to evaluate")
     trainer = trainer_class(cfg)
     model = trainer.build_model(cfg)
-    with readable_checkpoint(cfg.MODEL.WEIGHTS, cfg.OUTPUT_DIR if resume else ""):
-        checkpointer = SafeCheckpointer(model, save_dir=cfg.OUTPUT_DIR)
-        checkpointer.resume_or_load(cfg.MODEL.WEIGHTS, resume=resume)
+    if weights:
+        load_for_inference(model, weights, allow_partial, cfg.OUTPUT_DIR if resume else "")
+    else:
+        logger.warning("MODEL.WEIGHTS is empty: random weights")
     results = trainer.test(cfg, model)
     if comm.is_main_process() and cfg.TEST.EXPECTED_RESULTS:
         verify_results(cfg, results)
@@ -67,7 +77,7 @@ def main(args: argparse.Namespace) -> Dict[str, Any]:
     """Run on one process of possibly many."""
     cfg = setup(args)
     if args.eval_only:
-        return evaluate(cfg, args.resume)
+        return evaluate(cfg, args.resume, args.allow_partial_checkpoint)
     trainer = trainer_class(cfg)(cfg)
     trainer.resume_or_load(resume=args.resume)
     return trainer.train()

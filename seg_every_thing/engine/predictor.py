@@ -5,17 +5,21 @@ import logging
 from detectron2.config import CfgNode
 from detectron2.engine import DefaultPredictor
 
-from ..checkpoint.safe_checkpointer import SafeCheckpointer
-from .trainer import readable_checkpoint
+from ..checkpoint.loading import load_for_inference
 
 logger = logging.getLogger(__name__)
 
 
-def build_predictor(cfg: CfgNode) -> DefaultPredictor:
+def build_predictor(cfg: CfgNode, allow_partial: bool = False) -> DefaultPredictor:
     """detectron2's predictor with the weights of ``MODEL.WEIGHTS``; "" = random weights.
 
+    Args:
+        cfg: of the model.
+        allow_partial: go on with what fits where the checkpoint is not of this very model.
+
     Raises:
-        ValueError: when the config does not fit or the checkpoint cannot be read.
+        ValueError: when the config does not fit, or the checkpoint cannot be read or is not of
+            this model.
     """
     without_weights = cfg.clone()
     without_weights.MODEL.WEIGHTS = ""
@@ -24,6 +28,5 @@ def build_predictor(cfg: CfgNode) -> DefaultPredictor:
     if not cfg.MODEL.WEIGHTS:
         logger.warning("MODEL.WEIGHTS is empty: the weights are random, the predictions noise")
         return predictor
-    with readable_checkpoint(cfg.MODEL.WEIGHTS):
-        SafeCheckpointer(predictor.model).load(cfg.MODEL.WEIGHTS)
+    load_for_inference(predictor.model, cfg.MODEL.WEIGHTS, allow_partial)
     return predictor

@@ -15,6 +15,8 @@ from detectron2.engine.hooks import EvalHook, PeriodicCheckpointer
 from detectron2.evaluation import DatasetEvaluator
 from torch import nn
 
+from ..checkpoint.compatibility import UnfitCheckpointError
+from ..checkpoint.loading import last_checkpoint, readable_checkpoint
 from ..checkpoint.safe_checkpointer import SafeCheckpointer
 from ..data.dataset_mapper import PartialSupervisionMapper
 from ..data.partial import check_data_set, load_training_dicts, valid_annotations
@@ -91,18 +93,52 @@ class Trainer(DefaultTrainer):
         """
         if cfg.TEST.GIVEN_BOXES and not cfg.MODEL.MASK_ON:
             raise ValueError("TEST.GIVEN_BOXES True needs masks: set MODEL.MASK_ON True")
-        safe = mock.patch.object(defaults, "DetectionCheckpointer", SafeCheckpointer)
+        checkpointer = partial(SafeCheckpointer, require="some")
+        safe = mock.patch.object(defaults, "DetectionCheckpointer", checkpointer)
         with _ddp_fit_for(cfg.MODEL.DEVICE), safe:
             super().__init__(cfg)
 
     def resume_or_load(self, resume: bool = True) -> None:
+        """As in DefaultTrainer.  What ``MODEL.WEIGHTS`` does not bring is a table in the log.
+
+        Raises:
+            ValueError: when a checkpoint cannot be read, nothing in it fits the model, or the
+                training that is to be resumed is of another model, or longer than
+                ``SOLVER.MAX_ITER``; the message names the file.
+        """
+        last = last_checkpoint(self.cfg.OUTPUT_DIR) if resume else None
+        if resume and last is None:
+            logger.warning(
+                "There is no checkpoint in '%s' to resume: training starts at iteration 0, %s",
+                self.cfg.OUTPUT_DIR,
+                f"from '{self.cfg.MODEL.WEIGHTS}'" if self.cfg.MODEL.WEIGHTS else "at random",
+            )
+        with readable_checkpoint(last or self.cfg.MODEL.WEIGHTS, self.cfg.OUTPUT_DIR * bool(last)):
+            super().resume_or_load(resume)
+        if self.start_iter > self.max_iter:
+            raise ValueError(
+                f"cannot resume: '{last}' has {self.start_iter} iterations, more than "
+                f"SOLVER.MAX_ITER {self.max_iter}: raise it, or evaluate with --eval-only"
+            )
+        if self.start_iter == self.max_iter:
+            logger.warning(
+                "'%s' has all %d iterations of SOLVER.MAX_ITER: nothing is left to train",
+                *(last, self.max_iter),
+            )
+
+    def load_state_dict(self, state_dict: Dict[str, Any]) -> None:
         """As in DefaultTrainer.
 
         Raises:
-            ValueError: when a checkpoint cannot be read; the message names it.
+            UnfitCheckpointError: when the state is that of another optimizer.
         """
-        with readable_checkpoint(self.cfg.MODEL.WEIGHTS, self.cfg.OUTPUT_DIR if resume else ""):
-            super().resume_or_load(resume)
+        try:
+            super().load_state_dict(state_dict)
+        except ValueError as e:
+            raise UnfitCheckpointError(
+                f"cannot resume: the optimizer of the checkpoint is another one ({e}): SOLVER and "
+                f"MODEL.FREEZE_DETECTOR must be as they were, or train without --resume"
+            ) from e
 
     def build_hooks(self) -> List[Optional[HookBase]]:
         """DefaultTrainer's hooks, and what makes a resumed training exact.
@@ -195,26 +231,3 @@ class Trainer(DefaultTrainer):
             max_dets_per_image=counted_results(cfg.TEST.DETECTIONS_PER_IMAGE),
             kpt_oks_sigmas=tuple(cfg.TEST.KEYPOINT_OKS_SIGMAS),
         )
-
-
-@contextlib.contextmanager
-def readable_checkpoint(path: str, resume_dir: str = "") -> Iterator[None]:
-    """Turn the many ways in which reading a broken checkpoint fails into one that names the file.
-
-    Raises:
-        ValueError: naming the file.
-    """
-    try:
-        yield
-    except (RuntimeError, AssertionError, EOFError, KeyError, OSError, ValueError) as e:
-        reason = str(e).strip().splitlines()[-1:] or [type(e).__name__]
-        source = f"'{path}'" + (f" (or the last one in '{resume_dir}')" if resume_dir else "")
-        raise ValueError(
-            f"cannot load the checkpoint {source}: {reason[0]}. It is missing, truncated or not a "
-            f"detectron2 checkpoint: give another MODEL.WEIGHTS"
-        ) from e
-    except Exception as e:
-        # pickle reports corrupt bytes with errors of any kind.
-        if type(e).__module__ not in ("_pickle", "pickle"):
-            raise
-        raise ValueError(f"cannot load the checkpoint '{path}': it is not valid: {e}") from e

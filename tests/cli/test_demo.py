@@ -48,7 +48,7 @@ def stub(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
 
     def install(classes: List[int], scores: List[float], fail_at: Optional[int] = None) -> None:
         predict = fixed_predictor(classes, scores, fail_at)
-        monkeypatch.setattr(demo, "build_predictor", lambda cfg: predict)
+        monkeypatch.setattr(demo, "build_predictor", lambda cfg, *_: predict)
 
     return install
 
@@ -163,7 +163,7 @@ def test_every_nth_frame_of_a_video(tmp_path: Path, name: str, codec: str) -> No
 def test_corrupt_files_are_named_before_the_model_is_built(
     tmp_path: Path, images: Path, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(demo, "build_predictor", lambda cfg: pytest.fail("too early"))
+    monkeypatch.setattr(demo, "build_predictor", lambda cfg, *_: pytest.fail("too early"))
     whole = (images / "b.png").read_bytes()
     (images / "b2.png").write_bytes(whole[: len(whole) // 2])
     (images / "d.jpg").write_bytes(b"not an image")
@@ -214,6 +214,19 @@ def test_bad_checkpoints(tmp_path: Path, images: Path, run: Run) -> None:
     with pytest.raises(ValueError, match="WEIGHT_TRANSFER.INPUT"):
         run(images, opts=["MODEL.WEIGHT_TRANSFER.INPUT", "dreams"])
     assert not (tmp_path / "out").exists()
+
+
+def test_a_checkpoint_of_other_classes_needs_a_word(
+    tmp_path: Path, images: Path, run: Run, tiny_shapes: Path
+) -> None:
+    model = build_predictor(load_config(CONFIG, [*TINY, "MODEL.ROI_HEADS.NUM_CLASSES", "3"])).model
+    DetectionCheckpointer(model, str(tmp_path)).save("three")
+    opts = ["MODEL.WEIGHTS", str(tmp_path / "three.pth")]
+    with pytest.raises(ValueError, match=r"three\.pth' .* it has 3 classes, the config 48"):
+        run(images / "b.png", opts=opts)
+    assert not (tmp_path / "out").exists()
+    output = run(images / "b.png", extra=["--allow-partial-checkpoint"], opts=opts)
+    assert (output / "b.jpg").is_file()
 
 
 def test_weights_of_a_checkpoint_are_loaded_and_programs_are_not(

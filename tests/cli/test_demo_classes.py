@@ -50,7 +50,7 @@ def many(tmp_path: Path) -> Iterator[List[str]]:
 def stub(monkeypatch: pytest.MonkeyPatch) -> Stub:
     def install(classes: List[int], scores: List[float]) -> None:
         predict = fixed_predictor(classes, scores)
-        monkeypatch.setattr(demo, "build_predictor", lambda cfg: predict)
+        monkeypatch.setattr(demo, "build_predictor", lambda cfg, *_: predict)
 
     return install
 
@@ -108,7 +108,7 @@ def test_filter_of_classes(
 def test_an_unknown_class_ends_the_run_before_the_model_is_built(
     tmp_path: Path, image: Path, many: List[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(demo, "build_predictor", lambda cfg: pytest.fail("too early"))
+    monkeypatch.setattr(demo, "build_predictor", lambda cfg, *_: pytest.fail("too early"))
     with pytest.raises(ValueError, match=r"'thingy 1234' \(nearest: thing 1234, "):
         run_demo([image], tmp_path / "out", ["--classes", "thing 5,thingy 1234"], many)
     assert not (tmp_path / "out").exists()

@@ -56,7 +56,7 @@ def test_the_labels_are_the_models(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         scores[8, :, :30] = 1.0
         return {"sem_seg": scores}
 
-    monkeypatch.setattr(demo, "build_predictor", lambda cfg: predict)
+    monkeypatch.setattr(demo, "build_predictor", lambda cfg, *_: predict)
     folder = write_images(tmp_path / "images", ["a.png"])  # 120 wide
     output = run([folder], tmp_path / "out")
     (result,) = read(output / "predictions.json")

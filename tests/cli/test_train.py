@@ -12,6 +12,7 @@ from helpers import TINY
 import projects_train_net
 import seg_every_thing
 from seg_every_thing.cli import main, train
+from seg_every_thing.engine import launch
 
 OPTIONS = [str(v) for v in [*TINY, "SOLVER.MAX_ITER", 1, "DATASETS.TEST", ()]]
 
@@ -35,7 +36,8 @@ def test_the_script_has_the_arguments_of_the_command(
     monkeypatch.setattr(train, "run", seen.append)
     arguments = [
         *("--config-file", "F", "--num-gpus", "2", "--num-machines", "3", "--machine-rank", "1"),
-        *("--dist-url", "tcp://here:1", "--resume", "--eval-only", "SEED", "4"),
+        *("--dist-url", "tcp://here:1", "--resume", "--eval-only", "--allow-partial-checkpoint"),
+        *("SEED", "4"),
     ]
     main(["train", *arguments])
     monkeypatch.setattr("sys.argv", ["projects_train_net.py", *arguments])
@@ -45,6 +47,17 @@ def test_the_script_has_the_arguments_of_the_command(
     )
     assert command == script
     assert (script["num_machines"], script["opts"]) == (3, ["SEED", "4"])
+
+
+def test_evaluation_gets_its_arguments(
+    tiny_shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: List[Any] = []
+    monkeypatch.setattr(launch, "evaluate", lambda cfg, *options: seen.append(options))
+    arguments = ["train", "--config-file", "shapes/maskx.yaml", "--eval-only"]
+    for flags in ([], ["--resume"], ["--allow-partial-checkpoint"]):
+        main([*arguments, *flags, "OUTPUT_DIR", str(tmp_path)])
+    assert seen == [(False, False), (True, False), (False, True)]
 
 
 def test_several_machines_must_agree_on_an_address(

@@ -16,8 +16,8 @@ from detectron2.utils.events import EventStorage
 from helpers import changed, shapes_config, snapshot
 
 from seg_every_thing import Trainer, freeze_detector
+from seg_every_thing.checkpoint.loading import readable_checkpoint
 from seg_every_thing.data.splits import resolve_class_split
-from seg_every_thing.engine.trainer import readable_checkpoint
 
 Edit = Callable[[Dict[str, Any]], None]
 

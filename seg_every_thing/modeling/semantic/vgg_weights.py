@@ -10,6 +10,7 @@ import torch
 from detectron2.layers import Conv2d
 from torch import nn
 
+from ...checkpoint.compatibility import check_finite
 from ...checkpoint.safe_checkpointer import read_state_dict
 from ...checkpoint.safe_pickle import load_pickle
 
@@ -137,6 +138,7 @@ def _read_caffe(path: Path) -> Weights:
         if match and isinstance(value, np.ndarray):
             kind = "bias" if match[2].lower().startswith("b") else "weight"
             renamed[f"{match[1].lower()}.{kind}"] = torch.from_numpy(value.astype(np.float32))
+    check_finite(renamed, str(path))
     return renamed
 
 

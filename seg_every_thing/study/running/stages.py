@@ -15,10 +15,11 @@ from detectron2.utils.env import seed_all_rng
 from fvcore.nn import weight_init
 
 from ... import __version__
+from ...checkpoint.loading import readable_checkpoint
 from ...checkpoint.safe_checkpointer import SafeCheckpointer
 from ...data.dataset_mapper import PartialSupervisionMapper
 from ...engine.semantic_trainer import SemanticTrainer, trainer_class
-from ...engine.trainer import Trainer, freeze_detector, readable_checkpoint
+from ...engine.trainer import Trainer, freeze_detector
 from ...files import read_json, write_json
 from .feature_cache import (
     CachedFeaturesModel,
@@ -210,7 +211,7 @@ def _draw_initial_trunk(model: torch.nn.Module, seed: int) -> str:
 
 def _load(model: torch.nn.Module, cfg: CfgNode) -> None:
     with readable_checkpoint(cfg.MODEL.WEIGHTS):
-        SafeCheckpointer(model).load(cfg.MODEL.WEIGHTS)
+        SafeCheckpointer(model, require="some").load(cfg.MODEL.WEIGHTS)
 
 
 def _finish(
