@@ -13,11 +13,13 @@ from .engine.trainer import Trainer, freeze_detector
 from .evaluation.coco import PartialCOCOEvaluator
 from .evaluation.given_boxes import GivenBoxEvaluator
 from .modeling import ablations, semantic, timm_backbone  # noqa: F401  (for their registries)
+from .modeling.box_to_mask import BoxToMask
 from .modeling.mask_heads import MaskXHead
 from .modeling.roi_heads import PartiallySupervisedROIHeads
 from .modeling.weight_transfer import WeightTransfer
 
 __all__ = [
+    "BoxToMask",
     "GivenBoxEvaluator",
     "MaskXHead",
     "PartialCOCOEvaluator",

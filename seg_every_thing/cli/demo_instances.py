@@ -48,14 +48,20 @@ class InstanceDemo:
         if args.classes is not None:
             self._wanted = torch.tensor([*class_filter(args.classes, self._vocabulary)])
         self._given: Mapping[str, _Given] = {}
+        self._finds_boxes = cfg.MODEL.META_ARCHITECTURE != "BoxToMask"
 
     def read_boxes(self, files: Sequence[Path]) -> None:
         """Find the pictures and the classes of ``--boxes``, if there are any.
 
         Raises:
-            ValueError: naming the box that fits no picture or class.
+            ValueError: naming the box that fits no picture or class, or that all are missing.
         """
         source = self._args.boxes
+        if source is None and not self._finds_boxes:
+            raise ValueError(
+                "the model of MODEL.META_ARCHITECTURE 'BoxToMask' finds no boxes: give them with "
+                "--boxes FILE"
+            )
         if source is not None:
             boxes = read_given_boxes(source)
             self._given = assign_boxes(boxes, files, self._vocabulary, source)
@@ -124,12 +130,13 @@ class InstanceDemo:
 
     def _predict(self, predictor: DefaultPredictor, image: np.ndarray, given: _Given) -> Instances:
         """What the detector finds, and masks for the given boxes; of the wanted classes."""
-        instances = predictor(image)["instances"].to("cpu")
-        if given:
+        found = [predictor(image)["instances"].to("cpu")] if self._finds_boxes else []
+        if given or not self._finds_boxes:
             boxes = np.array([box.box for box, _ in given])
             masked = predict_masks(predictor, image, boxes, [index for _, index in given])
             masked.scores = torch.tensor([box.score for box, _ in given])
-            instances = Instances.cat([instances, masked])
+            found.append(masked)
+        instances = Instances.cat(found)
         instances = instances[instances.scores >= self._args.threshold]
         if self._wanted is not None:
             instances = instances[torch.isin(instances.pred_classes, self._wanted)]

@@ -10,7 +10,7 @@ from detectron2.structures import Instances
 from torch import nn
 
 from ..evaluation.given_boxes import GivenBoxEvaluator, ImageObjects, objects_with_masks
-from ..modeling.mask_rois import EnlargedROIMasks, cropped_to_box
+from ..modeling.mask_geometry import EnlargedROIMasks, cropped_to_box
 from ..modeling.mask_threshold import fitted_thresholds, moved_to_half
 
 

@@ -38,7 +38,7 @@ def freeze_detector(model: nn.Module) -> None:
     the model as a whole trains, so that not even running statistics move.
 
     Args:
-        model: a ``GeneralizedRCNN`` with :class:`PartiallySupervisedROIHeads`.
+        model: a ``GeneralizedRCNN`` with :class:`PartiallySupervisedROIHeads`, or a ``BoxToMask``.
 
     Raises:
         ValueError: when the model has no mask branch.
@@ -62,7 +62,8 @@ def _keep_detector_in_eval(model: nn.Module, _: Any = None) -> None:
 def _detector_parts(model: nn.Module) -> List[nn.Module]:
     names = ("box_pooler", "box_head", "box_predictor", "keypoint_pooler", "keypoint_head")
     heads = [getattr(model.roi_heads, name, None) for name in names]
-    return [model.backbone, model.proposal_generator, *(part for part in heads if part is not None)]
+    parts = [model.backbone, model.proposal_generator, *heads]
+    return [part for part in parts if part is not None]  # BoxToMask has but the first
 
 
 @contextlib.contextmanager
@@ -191,12 +192,17 @@ class Trainer(DefaultTrainer):
 
     @classmethod
     def test(cls, cfg: CfgNode, model: nn.Module, evaluators: Any = None) -> Dict[str, Any]:
-        """As in DefaultTrainer; with ``TEST.GIVEN_BOXES`` also of masks at ground-truth boxes."""
-        results = super().test(cfg, model, evaluators)
-        for name in cfg.DATASETS.TEST if cfg.TEST.GIVEN_BOXES else ():
+        """As in DefaultTrainer; with ``TEST.GIVEN_BOXES`` also of masks at ground-truth boxes.
+
+        That alone for a ``BoxToMask``, which finds no boxes itself.
+        """
+        detects = cfg.MODEL.META_ARCHITECTURE != "BoxToMask"
+        results = super().test(cfg, model, evaluators) if detects else {}
+        for name in cfg.DATASETS.TEST if cfg.TEST.GIVEN_BOXES or not detects else ():
             metrics = evaluate_given_boxes(cfg, model, name, cls.build_test_loader(cfg, name))
             # With a single data set, the parent leaves out its name.
-            (results if len(cfg.DATASETS.TEST) == 1 else results[name]).update(metrics)
+            single = len(cfg.DATASETS.TEST) == 1
+            (results if single else results.setdefault(name, {})).update(metrics)
         return results
 
     @classmethod

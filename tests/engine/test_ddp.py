@@ -18,14 +18,30 @@ from seg_every_thing import Trainer, register_shapes
 ROOT = Path(__file__).resolve().parents[2]
 
 
+MASK = "MODEL.ROI_MASK_HEAD."
+BOX_LOSSES = (
+    *(MASK + "BOX_LOSS.ENABLED", True, MASK + "BOX_SCALE", 1.25, MASK + "LOSS", "bce+dice"),
+    *(MASK + "TRAIN_ON", "both", MASK + "BOX_JITTER", 0.05, MASK + "COORDINATES", True),
+)
+RUNS = (
+    ("MODEL.FREEZE_DETECTOR", False),
+    ("MODEL.FREEZE_DETECTOR", True),
+    ("MODEL.FREEZE_DETECTOR", False, *BOX_LOSSES),
+    ("MODEL.FREEZE_DETECTOR", True, *BOX_LOSSES, MASK + "TRUNK", "hourglass", MASK + "HOURGLASS_DEPTH", 10),
+    (
+        *("MODEL.META_ARCHITECTURE", "BoxToMask", MASK + "PREDICTOR", "class_agnostic"),
+        *("MODEL.FREEZE_DETECTOR", False, *BOX_LOSSES),
+    ),
+)
+
+
 def _steps_with_masks_on_one_rank(root: str, output: str) -> None:
     """Runs in each process.  Rank 1 has no mask, then no object at all."""
     torch.set_num_threads(1)
     register_shapes(root, num_train=12, num_val=6)
-    for frozen in (False, True):
-        cfg = shapes_config(
-            "maskx", Path(output), "MODEL.FREEZE_DETECTOR", frozen, "SOLVER.IMS_PER_BATCH", 4
-        )
+    for options in RUNS:
+        cfg = shapes_config("maskx", Path(output), *options, "SOLVER.IMS_PER_BATCH", 4)
+        box_losses = cfg.MODEL.ROI_MASK_HEAD.BOX_LOSS.ENABLED
         trainer = Trainer(cfg)
         batch: Any = next(iter(trainer.data_loader))
         for kind in ("no mask", "no object"):
@@ -40,6 +56,9 @@ def _steps_with_masks_on_one_rank(root: str, output: str) -> None:
             with EventStorage(0):
                 losses = trainer.model(batch)
             assert (losses["loss_mask"].item() == 0) == (comm.get_rank() == 1)
+            if box_losses:
+                nothing = kind == "no object" and comm.get_rank() == 1
+                assert (losses["loss_mask_projection"].item() == 0) == nothing
             sum(losses.values()).backward()
             flat = torch.cat(
                 [p.grad.flatten() for p in trainer.model.parameters() if p.requires_grad]

@@ -16,7 +16,8 @@ from torch import nn
 from seg_every_thing import Trainer
 from seg_every_thing.engine.given_boxes import GivenBoxModel, evaluate_given_boxes, fitted
 from seg_every_thing.evaluation.given_boxes import GIVEN_INDEX, ImageObjects, objects_with_masks
-from seg_every_thing.modeling.mask_rois import EnlargedROIMasks, MaskRoIs
+from seg_every_thing.modeling.mask_geometry import EnlargedROIMasks
+from seg_every_thing.modeling.mask_rois import MaskRoIs
 
 CLIP = "MODEL.ROI_MASK_HEAD.CLIP_TO_BOX"
 SCALE = "MODEL.ROI_MASK_HEAD.BOX_SCALE"

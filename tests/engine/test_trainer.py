@@ -4,7 +4,7 @@ import copy
 import json
 import logging
 from pathlib import Path
-from typing import Any, Callable, Dict
+from typing import Any, Callable, Dict, Tuple
 
 import pytest
 import torch
@@ -44,6 +44,24 @@ def write_variant(folder: Path, name: str, edit: Edit) -> str:
     return name
 
 
+MASK = "MODEL.ROI_MASK_HEAD."
+BOX_LOSSES: Tuple[Any, ...] = (
+    *(MASK + "BOX_LOSS.ENABLED", True, MASK + "BOX_SCALE", 1.25, MASK + "LOSS", "bce+dice"),
+    *(MASK + "TRAIN_ON", "gt_boxes", MASK + "BOX_JITTER", 0.05, MASK + "COORDINATES", True),
+)
+BOX_TO_MASK: Tuple[Any, ...] = (
+    *("MODEL.META_ARCHITECTURE", "BoxToMask", "MODEL.WEIGHT_TRANSFER.INPUT", "embedding"),
+    *("MODEL.WEIGHT_TRANSFER.EMBEDDING_FILE", "random:0", *BOX_LOSSES),
+)
+ways = {
+    "masks alone": (),
+    "proposals and box losses": (MASK + "BOX_LOSS.ENABLED", True),
+    "ground-truth boxes and box losses": BOX_LOSSES,
+    "BoxToMask": BOX_TO_MASK,
+}
+each_way = pytest.mark.parametrize("way", ways.values(), ids=ways.keys())
+
+
 def train(dataset: str, output: Path, *opts: Any) -> torch.nn.Module:
     cfg = shapes_config(
         "maskx", output, "MODEL.FREEZE_DETECTOR", False, "DATASETS.TRAIN", (dataset,), *opts
@@ -54,7 +72,10 @@ def train(dataset: str, output: Path, *opts: Any) -> torch.nn.Module:
     return trainer.model
 
 
-def test_masks_of_set_b_cannot_reach_the_weights(tiny_shapes: Path, tmp_path: Path) -> None:
+@each_way
+def test_masks_of_set_b_cannot_reach_the_weights(
+    way: Tuple[Any, ...], tiny_shapes: Path, tmp_path: Path
+) -> None:
     names = MetadataCatalog.get("shapes_train").thing_classes
     set_b = set(resolve_class_split("shapes_A", names).set_b)
 
@@ -75,10 +96,11 @@ def test_masks_of_set_b_cannot_reach_the_weights(tiny_shapes: Path, tmp_path: Pa
         "emptied": on_set(True, lambda a: a.update(segmentation=[])),
         "set_a_changed": on_set(False, whole_image),  # the control: these masks do count
     }
-    expected = snapshot(train("shapes_train", tmp_path / "original"))
+    way = (*way, "DATASETS.TEST", ())
+    expected = snapshot(train("shapes_train", tmp_path / "original", *way))
     for name, edit in variants.items():
         dataset = write_variant(tmp_path, f"leak_{name}", edit)
-        model = train(dataset, tmp_path / name)
+        model = train(dataset, tmp_path / name, *way)
         unregister(dataset)
         if name == "set_a_changed":
             assert any("mask_head" in tensor for tensor in changed(expected, model))
@@ -86,8 +108,11 @@ def test_masks_of_set_b_cannot_reach_the_weights(tiny_shapes: Path, tmp_path: Pa
             assert changed(expected, model) == [], name
 
 
-def test_stage_two_leaves_the_detector_bit_identical(tiny_shapes: Path, tmp_path: Path) -> None:
-    trainer = Trainer(shapes_config("maskx", tmp_path))
+@each_way
+def test_stage_two_leaves_the_detector_bit_identical(
+    way: Tuple[Any, ...], tiny_shapes: Path, tmp_path: Path
+) -> None:
+    trainer = Trainer(shapes_config("maskx", tmp_path, *way, "DATASETS.TEST", ()))
     before = snapshot(trainer.model)
     trainer.train()
     moved = changed(before, trainer.model)
@@ -160,8 +185,11 @@ def test_an_image_without_any_object_trains(tiny_shapes: Path, tmp_path: Path) -
             assert parameter.grad is not None and not parameter.grad.any(), name
 
 
-def test_training_resumes_where_it_stopped(tiny_shapes: Path, tmp_path: Path) -> None:
-    options = ("SOLVER.CHECKPOINT_PERIOD", 2)
+@each_way
+def test_training_resumes_where_it_stopped(
+    way: Tuple[Any, ...], tiny_shapes: Path, tmp_path: Path
+) -> None:
+    options = ("SOLVER.CHECKPOINT_PERIOD", 2, *way)
     trainer = Trainer(shapes_config("maskx", tmp_path, *options))
     trainer.train()
     again = Trainer(shapes_config("maskx", tmp_path, *options, "SOLVER.MAX_ITER", 5))

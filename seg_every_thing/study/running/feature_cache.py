@@ -8,7 +8,7 @@ data loading, order and augmentation stay those of training without the cache, a
 import logging
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any, Callable, Dict, List, Tuple, Union
+from typing import Any, Callable, Dict, List, Optional, Tuple, Union
 
 import numpy as np
 import torch
@@ -104,7 +104,10 @@ def _open(folder: Path, names: List[str]) -> Dict[str, np.ndarray]:
 
 
 def proposals_of(model: nn.Module, images: ImageList, features: Any) -> List[Instances]:
-    """What stage two trains on: the RPN's proposals."""
+    """What stage two trains on: the RPN's proposals; none for a ``BoxToMask``."""
+    if model.proposal_generator is None:
+        empty = images.tensor.new_zeros(0, 4)
+        return [Instances(size, proposal_boxes=Boxes(empty)) for size in images.image_sizes]
     return model.proposal_generator(images, features, None)[0]
 
 
@@ -124,7 +127,7 @@ def write_feature_cache(
     """Run a frozen detector over images of one size and keep what it gives.
 
     Args:
-        model: a ``GeneralizedRCNN`` after :func:`seg_every_thing.freeze_detector`.
+        model: ``GeneralizedRCNN`` or ``BoxToMask`` after :func:`seg_every_thing.freeze_detector`.
         samples: mapped samples with "image"; equal images are stored once.
         folder: to write; the previous content of the same names is replaced.
         instances_of: :func:`proposals_of` or :func:`detections_of`.
@@ -197,10 +200,29 @@ class CachedFeaturesModel(nn.Module):
 
     def forward(self, batched_inputs: List[Sample]) -> Any:
         """Losses in training, predictions otherwise, as ``GeneralizedRCNN`` gives them."""
-        images = self.model.preprocess_image(batched_inputs)
-        features, instances = self.caches[self.training].lookup(batched_inputs, images)
-        if self.training:
-            targets = [sample["instances"].to(self.model.device) for sample in batched_inputs]
-            return self.model.roi_heads(images, features, instances, targets)[1]
+        if not self.training:
+            return self.inference(batched_inputs)
+        images, features, proposals = self._lookup(batched_inputs)
+        targets = [sample["instances"].to(self.model.device) for sample in batched_inputs]
+        return self.model.roi_heads(images, features, proposals, targets)[1]
+
+    def inference(
+        self,
+        batched_inputs: List[Sample],
+        detected_instances: Optional[List[Instances]] = None,
+        do_postprocess: bool = True,
+    ) -> Any:
+        """As ``GeneralizedRCNN``: masks of the cached detections, or of boxes that are given."""
+        images, features, instances = self._lookup(batched_inputs)
+        if detected_instances is not None:
+            instances = [x.to(self.model.device) for x in detected_instances]
         results = self.model.roi_heads.forward_with_given_boxes(features, instances)
+        if not do_postprocess:
+            return results
         return GeneralizedRCNN._postprocess(results, batched_inputs, images.image_sizes)
+
+    def _lookup(
+        self, batch: List[Sample]
+    ) -> Tuple[ImageList, Dict[str, torch.Tensor], List[Instances]]:
+        images = self.model.preprocess_image(batch)
+        return (images, *self.caches[self.training].lookup(batch, images))
