@@ -39,7 +39,7 @@ for key in before:
     assert before[key] == after[key], key
 assert registered() - components == {
     "build_timm_backbone", "build_timm_fpn_backbone", "build_fc_densenet_backbone",
-    "build_vgg16_fcn_backbone", "DenseSemanticSegmentor",
+    "build_vgg16_fcn_backbone", "DenseSemanticSegmentor", "BoxToMask",
 }
 assert "PartiallySupervisedROIHeads" in ROI_HEADS_REGISTRY
 assert "MaskXHead" in ROI_MASK_HEAD_REGISTRY

@@ -7,6 +7,7 @@ from typing import Any, Callable, Iterator, List
 
 import cv2
 import numpy as np
+import pycocotools.mask as mask_util
 import pytest
 import torch
 from conftest import unregister
@@ -294,3 +295,26 @@ def test_an_added_class_without_boxes_of_its_own_is_warned_of(
     results = read(output / "predictions.json")
     assert [r["category_id"] for r in results] == [1]
     assert "has no box of the added unicorn" in caplog.text
+
+
+BOX_TO_MASK = [
+    *("MODEL.META_ARCHITECTURE", "BoxToMask", "MODEL.ROI_MASK_HEAD.PREDICTOR", "class_agnostic"),
+    *("MODEL.ROI_MASK_HEAD.BOX_SCALE", "1.25", "TEST.MASK_THRESHOLD", "fit"),
+]
+
+
+def test_a_model_without_a_detector(tmp_path: Path, image: Path) -> None:
+    boxes = write_boxes(tmp_path / "boxes.json", SHAPES_CLASSES[0], SHAPES_CLASSES[1])
+    output = run_demo([image], tmp_path / "out", ["--boxes", boxes], BOX_TO_MASK)
+    results = read(output / "predictions.json")
+    assert [r["category_id"] for r in results] == [1, 2]
+    for result, given in zip(results, read(boxes)):
+        assert result["bbox"] == pytest.approx(given["bbox"], abs=0.01)
+        x, y, w, h = mask_util.toBbox(result["segmentation"])
+        left, top, width, height = given["bbox"]
+        assert left <= x and x + w <= left + width and top <= y and y + h <= top + height
+
+
+def test_a_model_without_a_detector_needs_boxes(tmp_path: Path, image: Path) -> None:
+    with pytest.raises(ValueError, match="'BoxToMask' finds no boxes: give them with --boxes"):
+        run_demo([image], tmp_path / "out", [], BOX_TO_MASK)

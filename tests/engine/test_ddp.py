@@ -27,7 +27,15 @@ RUNS = (
     ("MODEL.FREEZE_DETECTOR", False),
     ("MODEL.FREEZE_DETECTOR", True),
     ("MODEL.FREEZE_DETECTOR", False, *BOX_LOSSES),
-    ("MODEL.FREEZE_DETECTOR", True, *BOX_LOSSES, MASK + "TRUNK", "hourglass", MASK + "HOURGLASS_DEPTH", 10),
+    (
+        "MODEL.FREEZE_DETECTOR",
+        True,
+        *BOX_LOSSES,
+        MASK + "TRUNK",
+        "hourglass",
+        MASK + "HOURGLASS_DEPTH",
+        10,
+    ),
     (
         *("MODEL.META_ARCHITECTURE", "BoxToMask", MASK + "PREDICTOR", "class_agnostic"),
         *("MODEL.FREEZE_DETECTOR", False, *BOX_LOSSES),

@@ -1,7 +1,7 @@
 """Training on cached features is training, only faster."""
 
 from pathlib import Path
-from typing import List
+from typing import Any, List
 
 import pytest
 import torch
@@ -16,7 +16,7 @@ from seg_every_thing.study.running.stages import cache_features
 STEPS = 50
 
 
-def losses(tmp_path: Path, weights: Path, cache: Path = None) -> List[float]:
+def losses(tmp_path: Path, weights: Path, cache: Path = None, opts: Any = ()) -> List[float]:
     cfg = shapes_config(
         "maskx",
         tmp_path,
@@ -26,6 +26,7 @@ def losses(tmp_path: Path, weights: Path, cache: Path = None) -> List[float]:
         STEPS,
         "DATASETS.TEST",
         (),
+        *opts,
     )
     seed_all_rng(5)
     trainer = Trainer(cfg)
@@ -35,12 +36,13 @@ def losses(tmp_path: Path, weights: Path, cache: Path = None) -> List[float]:
         trainer.model = CachedFeaturesModel(trainer.model, *caches).train()
         # What is cached must not run again.
         trainer.model.model.backbone.forward = None
-        trainer.model.model.proposal_generator.forward = None
+        if trainer.model.model.proposal_generator is not None:
+            trainer.model.model.proposal_generator.forward = None
     seed_all_rng(6)
     values = []
     run_step = trainer._trainer._write_metrics
     trainer._trainer._write_metrics = lambda d, *args, **kwargs: (
-        values.append(float(d["loss_mask"])),
+        values.append(float(sum(d.values()))),
         run_step(d, *args, **kwargs),
     )
     trainer.train()
@@ -62,6 +64,41 @@ def test_cached_features_give_the_same_losses(detector: Path, tmp_path: Path) ->
     cached = losses(tmp_path / "cached", detector, tmp_path / "cache")
     assert len(plain) == STEPS and plain[-1] < plain[0]
     torch.testing.assert_close(cached, plain, rtol=1e-4, atol=1e-5)
+
+
+MASK = "MODEL.ROI_MASK_HEAD."
+BOX_LOSSES = (
+    *(MASK + "BOX_LOSS.ENABLED", True, MASK + "BOX_SCALE", 1.25, MASK + "TRAIN_ON", "gt_boxes"),
+    *(MASK + "BOX_JITTER", 0.05, MASK + "LOSS", "bce+dice"),
+)
+BOX_TO_MASK = (
+    *("MODEL.META_ARCHITECTURE", "BoxToMask", MASK + "PREDICTOR", "class_agnostic"),
+    *BOX_LOSSES,
+)
+
+
+@pytest.mark.parametrize("opts", [BOX_LOSSES, BOX_TO_MASK], ids=["detector", "BoxToMask"])
+def test_box_losses_and_given_boxes_on_cached_features(
+    detector: Path, tmp_path: Path, opts: Any
+) -> None:
+    opts = (*opts, "SOLVER.MAX_ITER", 6)
+    weights = ("MODEL.WEIGHTS", str(detector))
+    cfg = shapes_config("maskx", tmp_path / "row", *weights, *opts, "TEST.GIVEN_BOXES", True)
+    cache_features(cfg, tmp_path / "cache")
+    plain = losses(tmp_path / "plain", detector, opts=opts)
+    cached = losses(tmp_path / "cached", detector, tmp_path / "cache", opts=opts)
+    torch.testing.assert_close(cached, plain, rtol=1e-4, atol=1e-5)
+
+    model = Trainer.build_model(cfg).eval()
+    DetectionCheckpointer(model).load(str(detector))
+    caches = (FeatureCache(tmp_path / "cache" / part) for part in ("train", "test"))
+    results = Trainer.test(cfg, model)
+    assert set(results["given"]) >= {"mIoU", "mIoU_A", "mIoU_B", "boundary_IoU"}
+    assert ("segm" in results) == (opts[:2] != BOX_TO_MASK[:2])
+    model.backbone.forward = None
+    again = Trainer.test(cfg, CachedFeaturesModel(model, *caches).eval())
+    for name, value in results["given"].items():
+        assert again["given"][name] == pytest.approx(value, abs=0.1), name
 
 
 def test_cached_detections_give_the_same_masks(detector: Path, tmp_path: Path) -> None:
