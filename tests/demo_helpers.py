@@ -3,7 +3,7 @@
 import argparse
 import json
 from pathlib import Path
-from typing import Any, Callable, Dict, List, Optional, Sequence
+from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence
 
 import cv2
 import numpy as np
@@ -33,7 +33,7 @@ def run_demo(
     parser = argparse.ArgumentParser()
     demo.add_arguments(parser)
     arguments = ["--config-file", CONFIG, "--input", *map(str, inputs), "--output", str(output)]
-    demo.run(parser.parse_args([*arguments, *map(str, extra), "--opts", *TINY, *opts]))
+    assert demo.run(parser.parse_args([*arguments, *map(str, extra), "--opts", *TINY, *opts])) == 0
     return Path(output)
 
 
@@ -48,15 +48,15 @@ def write_images(folder: Path, names: Sequence[str]) -> Path:
 
 
 def fixed_predictor(
-    classes: List[int], scores: List[float], fail_at: Optional[int] = None
+    classes: List[int], scores: List[float], errors: Optional[Mapping[int, BaseException]] = None
 ) -> Callable[[np.ndarray], Dict[str, Instances]]:
-    """A predictor with the same answer to every image; it breaks down at the ``fail_at``-th."""
+    """A predictor with the same answer to every image, and errors by the number of the call."""
     calls: List[int] = []
 
     def predict(image: np.ndarray) -> Dict[str, Instances]:
         calls.append(1)
-        if len(calls) == fail_at:
-            raise RuntimeError("stop here")
+        if errors and len(calls) in errors:
+            raise errors[len(calls)]
         n, size = len(classes), image.shape[:2]
         instances = Instances(size)
         instances.pred_boxes = Boxes(torch.tensor([[10.0, 20.0, 40.0, 70.0]]).repeat(n, 1))

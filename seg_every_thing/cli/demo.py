@@ -3,7 +3,7 @@
 import argparse
 import os
 from pathlib import Path
-from typing import Sequence
+from typing import Sequence, Union
 
 from detectron2.config import CfgNode
 
@@ -11,10 +11,12 @@ from ..config import load_config
 from ..engine.predictor import build_predictor
 from ..engine.semantic_trainer import SemanticTrainer, trainer_class
 from ..files import check_targets
-from ..visualization.pictures import count_pictures, find_inputs
+from ..visualization.pictures import check_pictures, find_inputs
+from ..visualization.result_folder import ResultFolder
 from .common import add_config_arguments, add_partial_checkpoint_argument
 from .demo_instances import InstanceDemo
-from .demo_semantic import check_arguments, draw_labels
+from .demo_run import FILES, draw_pictures
+from .demo_semantic import SemanticDemo
 
 HELP = "Draw predictions on images, folders of images or videos; write results and a gallery."
 
@@ -34,7 +36,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="gets a picture for each image, index.html, predictions.json (COCO results) and "
         "images.json (COCO images and categories that the results refer to); from models that "
-        "label pixels the labels of each image",
+        "label pixels the labels of each image; failed.json where something failed. What a former "
+        "run wrote there is replaced, other files stay",
     )
     parser.add_argument(
         "--threshold",
@@ -82,11 +85,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_config_arguments(parser)
 
 
-def run(args: argparse.Namespace) -> None:
+def run(args: argparse.Namespace) -> int:
     """Run the command.  All input is checked before the model sees any of it.
 
+    Returns:
+        The exit code: 0, or 2 when inputs failed and others did not.
+
     Raises:
-        ValueError: for bad input; the message names it.
+        ValueError: for bad arguments, or when no input can be used; the message names it.
         OSError: when the output cannot be written.
     """
     if not 0 <= args.threshold <= 1:
@@ -98,26 +104,31 @@ def run(args: argparse.Namespace) -> None:
     files = find_inputs(args.input)
     cfg = load_config(args.config_file, args.opts)
     _check_output(args, cfg, files)
+    folder = ResultFolder(args.output)
+    folder.check(FILES)
+    demo: Union[SemanticDemo, InstanceDemo]
     if trainer_class(cfg) is SemanticTrainer:
-        check_arguments(args)
-        total = count_pictures(files, args.frame_step)
-        draw_labels(args, cfg, build_predictor(cfg, args.allow_partial_checkpoint), files, total)
-        return
-    demo = InstanceDemo(args, cfg)
-    total = count_pictures(files, args.frame_step)
-    demo.read_boxes(files)
-    demo.draw(build_predictor(cfg, args.allow_partial_checkpoint), files, total)
+        demo = SemanticDemo(args, cfg)
+        files, total, failures = check_pictures(files, args.frame_step)
+        predictor = build_predictor(cfg, args.allow_partial_checkpoint)
+    else:
+        demo = InstanceDemo(args, cfg)
+        files, total, failures = check_pictures(files, args.frame_step)
+        demo.read_boxes(files)
+        predictor = build_predictor(cfg, args.allow_partial_checkpoint)
+        demo.add_classes(predictor)
+    return draw_pictures(demo, predictor, files, total, args.frame_step, folder, failures)
 
 
 def _check_output(args: argparse.Namespace, cfg: CfgNode, files: Sequence[Path]) -> None:
     """Let no file that is read be written over."""
     output = Path(args.output)
     for file in files:  # the names of pictures are those of the inputs
-        folders = [os.path.realpath(file.parent), os.path.realpath(file.resolve().parent)]
+        folders = [os.path.realpath(file.parent), os.path.dirname(os.path.realpath(file))]
         if os.path.realpath(output) in folders:
             raise ValueError(f"--output '{output}' holds the input '{file}': give another folder")
     vectors = [text.partition("=")[2].strip() for text in args.add_class]
     check_targets(
         [args.config_file, cfg.MODEL.WEIGHTS, args.boxes, args.classes, *vectors],
-        [output / name for name in ("index.html", "predictions.json", "images.json")],
+        [output / name for name in FILES],
     )

@@ -4,7 +4,7 @@ import argparse
 import logging
 from collections import Counter
 from pathlib import Path
-from typing import Any, Dict, List, Mapping, Sequence, Set, Tuple
+from typing import Any, Dict, List, Mapping, Sequence, Tuple
 
 import numpy as np
 import torch
@@ -15,13 +15,13 @@ from detectron2.structures import Instances
 
 from ..annotation.given_boxes import GivenBox, assign_boxes, predict_masks, read_given_boxes
 from ..data.vocabulary import Vocabulary, class_filter, vocabulary_of
-from ..files import make_output_dir, write_json
 from ..modeling.add_class import add_class, read_class_vector
 from ..visualization.class_colors import kind_of
 from ..visualization.drawing import draw_instances
-from ..visualization.gallery import GalleryItem, write_gallery
-from ..visualization.panels import save_picture
-from ..visualization.pictures import PictureProgress, read_pictures, unused_name
+from ..visualization.gallery import write_gallery
+from ..visualization.pictures import Failures, Picture
+from ..visualization.result_folder import ResultFolder
+from .demo_run import Done, Drawn
 
 logger = logging.getLogger(__name__)
 
@@ -29,7 +29,9 @@ _Given = Sequence[Tuple[GivenBox, int]]  # boxes of a picture, with their class 
 
 
 class InstanceDemo:
-    """What is asked of a model that finds objects, checked before the model is built."""
+    """Objects: a picture of each image with its objects, and COCO results."""
+
+    endings: Sequence[str] = (".jpg",)
 
     def __init__(self, args: argparse.Namespace, cfg: CfgNode) -> None:
         """
@@ -67,73 +69,38 @@ class InstanceDemo:
             self._given = assign_boxes(boxes, files, self._vocabulary, source)
             _warn_of_absent_classes(self._given, self._vocabulary, source)
 
-    def draw(self, predictor: DefaultPredictor, files: Sequence[Path], total: int) -> None:
-        """Find the objects of every picture.
-
-        Writes a picture with its objects for each, ``predictions.json`` (COCO results),
-        ``images.json`` (COCO images and categories that the results refer to) and ``index.html``.
-
-        Args:
-            predictor: with its weights.
-            files: images and videos.
-            total: number of pictures in them.
+    def add_classes(self, predictor: DefaultPredictor) -> None:
+        """Give its model the classes of ``--add-class``.
 
         Raises:
-            ValueError: when a class cannot be added to the model.
-            OSError: when the output cannot be written.
+            ValueError: for a vector that does not fit the model.
         """
-        args, vocabulary = self._args, self._vocabulary
         for name, vector in self._vectors.items():
             add_class(predictor.model, name, vector)
-        output = make_output_dir(args.output)
-        images: List[Dict[str, Any]] = []
-        results: List[Dict[str, Any]] = []
-        items: List[GalleryItem] = []
-        found: List[int] = []
-        used: Set[str] = set()
-        progress = PictureProgress(total)
-        for picture in read_pictures(files, args.frame_step):
-            instances = self._predict(predictor, picture.image, self._given.get(picture.name, ()))
-            drawn = draw_instances(
-                *(picture.image, instances, vocabulary.display_names, vocabulary.set_a),
-                args.threshold,
-                max_instances=args.max_instances,
-                added=vocabulary.added,
-            )
-            target = unused_name(picture.stem, used) + ".jpg"
-            save_picture(output / target, drawn)
-            height, width = picture.image.shape[:2]
-            id_ = len(images) + 1
-            images.append({"id": id_, "file_name": picture.name, "width": width, "height": height})
-            images[-1]["picture"] = target
-            for result in instances_to_coco_json(instances, id_):
-                result["category_id"] = vocabulary.category_ids[result["category_id"]]
-                results.append({**result, "file_name": picture.name})
-            classes = instances.pred_classes.tolist()
-            found += classes
-            more = len(classes) - args.max_instances
-            left_out = f"; {more} more of lower scores not drawn" if more > 0 else ""
-            items.append(
-                GalleryItem(target, f"{picture.name}: {_count(classes, vocabulary)}{left_out}")
-            )
-            progress.step()
 
-        content = {"images": images, "annotations": [], "categories": _categories(vocabulary)}
-        write_json(output / "images.json", content)
-        write_json(output / "predictions.json", results)
-        counts = _count(found, vocabulary)
-        self._write_page(output / "index.html", items, counts)
-        unused = self._given.keys() - {image["file_name"] for image in images}
-        if unused:
-            logger.warning("--boxes: no such frame: %s", ", ".join(sorted(unused)[:5]))
-        logger.info("%s in %d pictures: %s", counts, len(images), output / "index.html")
+    def draw(self, predictor: DefaultPredictor, picture: Picture) -> Drawn:
+        """Find the objects; the results are those of COCO, without the id of their image."""
+        vocabulary, most = self._vocabulary, self._args.max_instances
+        instances = self._predict(predictor, picture)
+        drawn = draw_instances(
+            *(picture.image, instances, vocabulary.display_names, vocabulary.set_a),
+            self._args.threshold,
+            max_instances=most,
+            added=vocabulary.added,
+        )
+        results = instances_to_coco_json(instances, 0)
+        classes = [result["category_id"] for result in results]
+        more = len(classes) - most
+        left_out = f"; {more} more of lower scores not drawn" if more > 0 else ""
+        return Drawn([drawn], _count(classes, vocabulary) + left_out, results)
 
-    def _predict(self, predictor: DefaultPredictor, image: np.ndarray, given: _Given) -> Instances:
+    def _predict(self, predictor: DefaultPredictor, picture: Picture) -> Instances:
         """What the detector finds, and masks for the given boxes; of the wanted classes."""
-        found = [predictor(image)["instances"].to("cpu")] if self._finds_boxes else []
+        given = self._given.get(picture.name, ())
+        found = [predictor(picture.image)["instances"].to("cpu")] if self._finds_boxes else []
         if given or not self._finds_boxes:
             boxes = np.array([box.box for box, _ in given])
-            masked = predict_masks(predictor, image, boxes, [index for _, index in given])
+            masked = predict_masks(predictor, picture.image, boxes, [index for _, index in given])
             masked.scores = torch.tensor([box.score for box, _ in given])
             found.append(masked)
         instances = Instances.cat(found)
@@ -142,23 +109,57 @@ class InstanceDemo:
             instances = instances[torch.isin(instances.pred_classes, self._wanted)]
         return instances
 
-    def _write_page(self, path: Path, items: Sequence[GalleryItem], counts: str) -> None:
+    def write(
+        self, folder: ResultFolder, done: Sequence[Done], failures: Failures, remark: str
+    ) -> None:
+        """Write ``predictions.json`` (COCO results), ``images.json`` (the COCO images and
+        categories that they refer to) and ``index.html``.
+        """
+        vocabulary = self._vocabulary
+        images: List[Dict[str, Any]] = []
+        results: List[Dict[str, Any]] = []
+        classes: List[int] = []
+        for id_, d in enumerate(done, 1):
+            height, width = d.size
+            images.append({"id": id_, "file_name": d.name, "width": width, "height": height})
+            images[-1]["picture"] = d.files[0]
+            for result in d.results:
+                classes.append(result["category_id"])
+                category_id = vocabulary.category_ids[result["category_id"]]
+                identity = {"image_id": id_, "category_id": category_id, "file_name": d.name}
+                results.append({**result, **identity})
+        content = {"images": images, "annotations": [], "categories": _categories(vocabulary)}
+        folder.write_json("images.json", content)
+        folder.write_json("predictions.json", results)
+        counts = _count(classes, vocabulary)
+        page = folder.path / "index.html"
+        write_gallery(
+            *(page, "Predictions", self._intro(counts, len(done), remark)),
+            *([d.item() for d in done], failures.table()),
+            with_sets=vocabulary.set_a is not None,
+            with_added=bool(vocabulary.added),
+        )
+        folder.note(page.name)
+        unused = self._given.keys() - {d.name for d in done} - {f.name for f in failures}
+        if unused:
+            logger.warning("--boxes: no such frame: %s", ", ".join(sorted(unused)[:5]))
+        logger.info("%s in %d pictures: %s", counts, len(done), page)
+
+    def _intro(self, counts: str, num_pictures: int, remark: str) -> str:
         args, cfg, vocabulary = self._args, self._cfg, self._vocabulary
-        split = cfg.TEST.CLASS_SPLIT or cfg.DATASETS.MASK_CLASSES
-        intro = (
-            f"{counts} with a score of at least {args.threshold:g} in {len(items)} pictures.\n\n"
-            f"Config: {args.config_file}. Weights: {cfg.MODEL.WEIGHTS or 'random'}. "
-            f"Class split: {split}."
+        text = (
+            f"{counts} with a score of at least {args.threshold:g} in {num_pictures} pictures. "
+            f"{remark}\n\nConfig: {args.config_file}. Weights: {cfg.MODEL.WEIGHTS or 'random'}. "
+            f"Class split: {cfg.TEST.CLASS_SPLIT or cfg.DATASETS.MASK_CLASSES}."
         )
         if args.classes is not None:
-            intro += f" Classes: {args.classes}."
+            text += f" Classes: {args.classes}."
         if args.boxes is not None:
-            intro += f"\n\nThe detector's own boxes, and those of {args.boxes}."
+            text += f"\n\nThe detector's own boxes, and those of {args.boxes}."
         if vocabulary.added:
             names = ", ".join(vocabulary.names[i] for i in sorted(vocabulary.added))
-            intro += f" Added classes, whose boxes were all given: {names}."
-        with_sets, with_added = vocabulary.set_a is not None, bool(vocabulary.added)
-        write_gallery(path, "Predictions", intro, items, with_sets=with_sets, with_added=with_added)
+            text += f" Added classes, whose boxes were all given: {names}."
+        return text
 
 
 def _with_added_classes(

@@ -2,18 +2,18 @@
 
 import argparse
 import logging
-from pathlib import Path
-from typing import Any, Dict, List, Sequence, Set
+from typing import Sequence
 
 import numpy as np
 from detectron2.config import CfgNode
 from detectron2.engine import DefaultPredictor
 
-from ..files import make_output_dir, write_json
-from ..visualization.gallery import GalleryItem, write_gallery
+from ..visualization.gallery import write_gallery
 from ..visualization.label_maps import colors_of_config, enlarged, overlaid
-from ..visualization.panels import save_picture, side_by_side
-from ..visualization.pictures import PictureProgress, read_pictures, unused_name
+from ..visualization.panels import side_by_side
+from ..visualization.pictures import Failures, Picture
+from ..visualization.result_folder import ResultFolder
+from .demo_run import Done, Drawn
 
 logger = logging.getLogger(__name__)
 
@@ -21,67 +21,59 @@ _OF_INSTANCES = ("classes", "boxes", "add_class")
 _NAMED = 4  # classes in a caption
 
 
-def check_arguments(args: argparse.Namespace) -> None:
-    """Refuse what only models that find objects can do.
+class SemanticDemo:
+    """Labels of pixels: a picture beside its labels in colours, and the labels as a picture."""
 
-    Raises:
-        ValueError: naming the argument.
-    """
-    for name in _OF_INSTANCES:
-        if getattr(args, name):
-            raise ValueError(
-                f"--{name.replace('_', '-')} needs a model that finds objects; "
-                f"'{args.config_file}' labels pixels"
-            )
+    endings: Sequence[str] = (".jpg", "_labels.png")
 
+    def __init__(self, args: argparse.Namespace, cfg: CfgNode) -> None:
+        """
+        Args:
+            args: of the command.
+            cfg: of the model.
 
-def draw_labels(
-    args: argparse.Namespace,
-    cfg: CfgNode,
-    predictor: DefaultPredictor,
-    files: Sequence[Path],
-    total: int,
-) -> None:
-    """Label the pixels of every picture.
+        Raises:
+            ValueError: for an argument that only models that find objects have, or another number
+                of classes than the data set's.
+        """
+        for name in _OF_INSTANCES:
+            if getattr(args, name):
+                raise ValueError(
+                    f"--{name.replace('_', '-')} needs a model that finds objects; "
+                    f"'{args.config_file}' labels pixels"
+                )
+        self._args = args
+        self._cfg = cfg
+        self._colors = colors_of_config(cfg)
 
-    Writes a picture beside its labels in colours, ``<name>_labels.png`` (class indices, grey),
-    ``predictions.json`` (file names, share of each class in percent) and ``index.html``.
-
-    Args:
-        args: of the command.
-        cfg: of the model.
-        predictor: with its weights.
-        files: images and videos.
-        total: number of pictures in them.
-    """
-    colors = colors_of_config(cfg)
-    output = make_output_dir(args.output)
-    results: List[Dict[str, Any]] = []
-    items: List[GalleryItem] = []
-    used: Set[str] = set()
-    progress = PictureProgress(total)
-    for picture in read_pictures(files, args.frame_step):
+    def draw(self, predictor: DefaultPredictor, picture: Picture) -> Drawn:
+        """Label the pixels; the results are the share of each class in percent."""
         scores = predictor(picture.image)["sem_seg"]
         label = scores.argmax(0).cpu().numpy().astype(np.uint8)
-        stem = unused_name(picture.stem, used)
-        labels_file = f"{stem}_labels.png"
-        save_picture(output / labels_file, label)
-        drawn = overlaid(picture.image, label, list(colors.values()))
+        drawn = overlaid(picture.image, label, list(self._colors.values()))
         panels = [("image", enlarged(picture.image)), ("labels", enlarged(drawn))]
-        save_picture(output / f"{stem}.jpg", side_by_side(panels))
-        counts = np.bincount(label.ravel(), minlength=len(colors))
-        shares = {name: 100 * count / label.size for name, count in zip(colors, counts.tolist())}
-        results.append(
-            {
-                **{"file_name": picture.name, "picture": f"{stem}.jpg", "labels": labels_file},
-                "shares": shares,
-            }
-        )
+        counts = np.bincount(label.ravel(), minlength=len(self._colors)).tolist()
+        shares = {name: 100 * count / label.size for name, count in zip(self._colors, counts)}
         most = sorted(shares, key=lambda name: -shares[name])[:_NAMED]
         text = ", ".join(f"{name} {shares[name]:.0f} %" for name in most if shares[name] >= 0.5)
-        items.append(GalleryItem(f"{stem}.jpg", f"{picture.name}: {text}"))
-        progress.step()
-    write_json(output / "predictions.json", results)
-    intro = f"Config: {args.config_file}. Weights: {cfg.MODEL.WEIGHTS or 'random'}."
-    write_gallery(output / "index.html", "Predictions", intro, items, colors=colors)
-    logger.info("%d pictures: %s", len(items), output / "index.html")
+        return Drawn((side_by_side(panels), label), text, shares)
+
+    def write(
+        self, folder: ResultFolder, done: Sequence[Done], failures: Failures, remark: str
+    ) -> None:
+        """Write ``predictions.json`` (file names, shares of the classes) and ``index.html``."""
+        results = [
+            {
+                **{"file_name": d.name, "picture": d.files[0], "labels": d.files[1]},
+                "shares": d.results,
+            }
+            for d in done
+        ]
+        folder.write_json("predictions.json", results)
+        weights = self._cfg.MODEL.WEIGHTS or "random"
+        intro = f"Config: {self._args.config_file}. Weights: {weights}.\n\n{remark}"
+        page = folder.path / "index.html"
+        items = [d.item() for d in done]
+        write_gallery(page, "Predictions", intro, items, failures.table(), colors=self._colors)
+        folder.note(page.name)
+        logger.info("%d pictures: %s", len(done), page)
