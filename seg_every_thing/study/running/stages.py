@@ -199,8 +199,10 @@ def _draw_initial_trunk(model: torch.nn.Module, seed: int) -> str:
     head = model.roi_heads.mask_head
     layers = [
         layer
-        for name, layer in head.named_children()
-        if name.startswith(("mask_fcn", "deconv")) and name != "deconv_relu"
+        for name, part in head.named_children()
+        if name.startswith(("mask_fcn", "deconv", "hourglass"))
+        for layer in part.modules()
+        if isinstance(layer, (torch.nn.Conv2d, torch.nn.ConvTranspose2d))
     ]
     digest = hashlib.sha256()
     for layer in layers:
