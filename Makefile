@@ -1,19 +1,25 @@
-# make demo    set up, then train and compare masks on Shapes (SEED=1 for another seed)
-# make test    set up, then run all tests
-# make lint    check format, style and types; make format mends the first two
+# make demo        set up, then train and compare masks on Shapes (SEED=1 for another seed)
+# make test        set up, then run all tests, in two processes of one thread each; PYTEST_ARGS are
+#                  pytest's own, e.g. make test PYTEST_ARGS="-n 0 -x tests/modeling"
+# make wheel-test  of these the one that installs a wheel and uses it in an empty folder
+# make lint        check format, style and types; make format mends the first two
 PYTHON ?= python3.10
 SEED ?= 0
 VENV := .venv
 BIN := $(VENV)/bin
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 READY := $(VENV)/ready
 
-.PHONY: demo test lint format clean
+.PHONY: demo test wheel-test lint format clean
 
 demo: $(READY)
 	$(BIN)/python -m seg_every_thing quickstart --output output/demo --seed $(SEED)
 
 test: $(READY)
-	$(BIN)/python -m pytest
+	$(PYTEST) -n 2 --dist loadgroup $(PYTEST_ARGS)
+
+wheel-test: $(READY)
+	$(PYTEST) tests/test_wheel.py $(PYTEST_ARGS)
 
 lint: $(READY)
 	$(BIN)/ruff format --check .

