@@ -1,13 +1,20 @@
 """Files that are either complete or not there."""
 
 import contextlib
+import errno
+import io
 import json
 import os
 import tempfile
 from pathlib import Path
 from typing import IO, Any, Dict, Hashable, Iterable, Iterator, Optional, Union
 
+import numpy as np
+from detectron2.utils.file_io import PathManager
+
 PathLike = Union[str, Path]
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 @contextlib.contextmanager
@@ -16,26 +23,103 @@ def written_atomically(path: PathLike, mode: str = "w") -> Iterator[IO[Any]]:
 
     Args:
         path: of the file; its folder is made.
-        mode: "w" (text, UTF-8) or "wb".
+        mode: "w" (text, UTF-8; what is not Unicode, such as the bytes of a file name, is escaped)
+            or "wb".
 
     Raises:
-        OSError: when the file cannot be written; the message names it.
+        OSError: when the file cannot be written, say because the disk is full; the message names
+            it, whatever a library makes of it that writes the file.
     """
     path = Path(path)
     temporary = None
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-        with os.fdopen(descriptor, mode, encoding=None if "b" in mode else "utf-8") as f:
-            yield f
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException as e:
+        with _naming(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+            raw = _Raw(os.fdopen(descriptor, "wb", buffering=0))
+        try:
+            with io.BufferedWriter(raw, 1 << 20) as f:
+                if "b" in mode:
+                    yield f
+                else:
+                    with io.TextIOWrapper(f, "utf-8", "backslashreplace") as text:
+                        yield text
+        except Exception as e:
+            if raw.error is None:
+                raise
+            raise _cannot_write(path, raw.error) from e
+        with _naming(path):
+            os.chmod(temporary, 0o644)
+            os.replace(temporary, path)
+    except BaseException:
         if temporary is not None and os.path.exists(temporary):
             os.unlink(temporary)
-        if isinstance(e, OSError) and e.strerror:
-            raise OSError(f"cannot write '{path}': {e.strerror}") from e
         raise
+
+
+class _Raw(io.RawIOBase):
+    """A file that remembers why it could not be written.
+
+    PyTorch reports another error then, and numpy and Pillow, which would write by themselves to a
+    file with a number, lose the reason.
+    """
+
+    def __init__(self, file: Any) -> None:
+        self._file = file
+        self.error: Optional[OSError] = None
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> Optional[int]:
+        try:
+            return self._file.write(data)
+        except OSError as e:
+            self.error = e
+            raise
+
+    def close(self) -> None:
+        super().close()
+        self._file.close()
+
+
+@contextlib.contextmanager
+def _naming(path: PathLike) -> Iterator[None]:
+    try:
+        yield
+    except OSError as e:
+        raise _cannot_write(path, e) from e
+
+
+def _cannot_write(path: PathLike, error: OSError) -> OSError:
+    return OSError(f"cannot write '{printable(path)}': {error.strerror or error}")
+
+
+class AtomicPathManager:
+    """detectron2's PathManager that writes local files under a temporary name first."""
+
+    def open(self, path: str, mode: str = "r", **kwargs: Any) -> Any:
+        if mode in ("w", "wb") and "://" not in path:
+            return written_atomically(path, mode)
+        return PathManager.open(path, mode, **kwargs)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(PathManager, name)
+
+
+@contextlib.contextmanager
+def full_disk_named(folder: PathLike) -> Iterator[None]:
+    """Let an error of a full disk that names no file, such as that of a log, name its folder.
+
+    Raises:
+        OSError: naming the folder.
+    """
+    try:
+        yield
+    except OSError as e:
+        if e.errno not in _FULL or e.filename is not None:
+            raise
+        raise _cannot_write(folder, e) from e
 
 
 def write_text(path: PathLike, text: str) -> None:
@@ -53,6 +137,16 @@ def write_json(path: PathLike, content: Any) -> None:
     write_text(path, json.dumps(content, indent=1, allow_nan=False) + "\n")
 
 
+def write_array(path: PathLike, array: np.ndarray) -> None:
+    """Write a .npy file as :func:`write_text` does.
+
+    Raises:
+        OSError: when it cannot be written; the message names the file.
+    """
+    with written_atomically(path, "wb") as f:
+        np.save(f, array)
+
+
 def read_json(path: PathLike) -> Any:
     """Read a JSON file.
 
@@ -62,9 +156,9 @@ def read_json(path: PathLike) -> Any:
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except OSError as e:
-        raise ValueError(f"cannot read '{path}': {e.strerror or e}") from e
+        raise ValueError(f"cannot read '{printable(path)}': {e.strerror or e}") from e
     except ValueError as e:
-        raise ValueError(f"'{path}' is not valid JSON: {e}") from e
+        raise ValueError(f"'{printable(path)}' is not valid JSON: {e}") from e
 
 
 def make_output_dir(path: PathLike) -> Path:
@@ -79,7 +173,9 @@ def make_output_dir(path: PathLike) -> Path:
         with tempfile.TemporaryFile(dir=path):
             pass
     except OSError as e:
-        raise OSError(f"cannot write to the output folder '{path}': {e.strerror or e}") from e
+        raise OSError(
+            f"cannot write to the output folder '{printable(path)}': {e.strerror or e}"
+        ) from e
     return path
 
 
@@ -110,7 +206,9 @@ def check_targets(
     for path in (path for path in outputs if path):
         if os.path.exists(path) and not os.path.isfile(path):
             kind = "a folder" if os.path.isdir(path) else "no ordinary file"
-            raise ValueError(f"cannot write '{path}': it is {kind}, give the name of a file")
+            raise ValueError(
+                f"cannot write '{printable(path)}': it is {kind}, give the name of a file"
+            )
         key = _identity(path)
         if key in readers:
             same = "" if str(readers[key]) == str(path) else f" (as '{path}')"

@@ -14,7 +14,7 @@ from typing import Any, Callable, Dict, List, Optional, Tuple
 
 from .. import __version__
 from ..data.prepare.vg_prepare import prepare_visual_genome
-from ..files import PathLike, written_atomically
+from ..files import PathLike, write_text, written_atomically
 from .measuring import FreshProcess, OutOfMemoryError, peak_resident, processor_name
 
 logger = logging.getLogger(__name__)
@@ -145,7 +145,7 @@ def run_prepare_vg_benchmark(
         logger.info("writing files of %d images to '%s'", num_images, place)
         _, objects = write_vg_like_files(place, num_images)
         val_ids = "".join(f"{i}\n" for i in range(1, num_images + 1, 20))
-        Path(place, "coco_val_ids.txt").write_text(val_ids)
+        write_text(Path(place, "coco_val_ids.txt"), val_ids)
         common = {"num_images": num_images, "file_bytes": os.path.getsize(objects)}
         names = {"ours": "prepare-vg", "load": "json.load"}
         rows: Dict[str, Dict[str, Any]] = {

@@ -17,6 +17,7 @@ from detectron2.layers import FrozenBatchNorm2d
 from detectron2.modeling import build_model
 from torch import nn
 
+from ..files import write_array
 from .caffe2_config import (
     MLP_OUTPUT,
     TRANSFER_OUTPUT,
@@ -170,7 +171,7 @@ def skeleton(cfg: CfgNode, class_vectors: Optional[np.ndarray] = None) -> nn.Mod
     with tempfile.TemporaryDirectory() as folder, torch.device("meta"):
         if class_vectors is not None:
             cfg.MODEL.WEIGHT_TRANSFER.EMBEDDING_FILE = str(Path(folder) / "vectors.npy")
-            np.save(cfg.MODEL.WEIGHT_TRANSFER.EMBEDDING_FILE, class_vectors)
+            write_array(cfg.MODEL.WEIGHT_TRANSFER.EMBEDDING_FILE, class_vectors)
         return build_model(cfg)
 
 

@@ -9,10 +9,9 @@ from typing import Any, Dict, List, Optional
 
 import torch
 from detectron2.checkpoint import DetectionCheckpointer
-from detectron2.utils.file_io import PathManager
 from torch import nn
 
-from ..files import PathLike, written_atomically
+from ..files import AtomicPathManager, PathLike
 from .compatibility import Fit, UnfitCheckpointError, check_finite, fit_of
 from .safe_pickle import load_pickle
 
@@ -48,7 +47,7 @@ class SafeCheckpointer(DetectionCheckpointer):
             kwargs: as for :class:`DetectionCheckpointer`.
         """
         super().__init__(model, save_dir, **kwargs)
-        self.path_manager = _AtomicPathManager()
+        self.path_manager = AtomicPathManager()
         self._require = require
         self._source = ""
         self._resuming = False
@@ -131,18 +130,6 @@ class SafeCheckpointer(DetectionCheckpointer):
 
     def _torch_load(self, filename: str) -> Any:
         return load_tensors(filename)
-
-
-class _AtomicPathManager:
-    """detectron2's PathManager that writes local files under a temporary name first."""
-
-    def open(self, path: str, mode: str = "r", **kwargs: Any) -> Any:
-        if mode in ("w", "wb") and "://" not in path:
-            return written_atomically(path, mode)
-        return PathManager.open(path, mode, **kwargs)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(PathManager, name)
 
 
 def load_tensors(path: str) -> Any:

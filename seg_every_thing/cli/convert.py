@@ -1,9 +1,9 @@
 """`seg-every-thing convert`: a Detectron (Caffe2) pickle as a detectron2 checkpoint and config."""
 
 import argparse
+import contextlib
 import logging
 import os
-import tempfile
 from collections import Counter
 from pathlib import Path
 from typing import Any, Dict, Optional
@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from ..checkpoint.caffe2 import Conversion, convert_detectron_file
-from ..files import check_targets, make_output_dir, write_json, write_text
+from ..files import check_targets, make_output_dir, write_json, written_atomically
 
 HELP = "Convert a Detectron (Caffe2) .pkl model to a detectron2 checkpoint and config."
 
@@ -70,31 +70,26 @@ def write_conversion(
     Raises:
         OSError: when they cannot be written; then none of them is.
     """
-    config_file = output.with_suffix(".yaml")
-    files = {"model.pth": output, "model.yaml": config_file}
     cfg = conversion.cfg.clone()
     cfg.MODEL.WEIGHTS = str(output)
+    vectors_file = _class_vectors_file(output)
     if conversion.class_vectors is not None:
-        files["vectors.npy"] = _class_vectors_file(output)
-        cfg.MODEL.WEIGHT_TRANSFER.EMBEDDING_FILE = str(files["vectors.npy"])
+        cfg.MODEL.WEIGHT_TRANSFER.EMBEDDING_FILE = str(vectors_file)
     make_output_dir(output.parent)
-    # On the same file system as the output, so that moving is one step.
-    with tempfile.TemporaryDirectory(prefix=f".{output.name}.", dir=output.parent) as folder:
-        stage = Path(folder)
-        checkpoint = {"model": conversion.model, "__author__": "seg_every_thing"}
-        try:
-            torch.save(checkpoint, stage / "model.pth")
-        except RuntimeError as e:  # a full disk, among others
-            raise OSError(f"cannot write '{output}': {str(e).splitlines()[0]}") from e
-        header = f"# The model of {os.path.basename(source)}, converted by seg-every-thing convert."
-        write_text(stage / "model.yaml", f"{header}\n{cfg.dump()}")
+    checkpoint = {"model": conversion.model, "__author__": "seg_every_thing"}
+    header = f"# The model of {os.path.basename(source)}, converted by seg-every-thing convert."
+    with contextlib.ExitStack() as stack:
+        files = [stack.enter_context(written_atomically(output, "wb"))]
+        torch.save(checkpoint, files[0])
+        files.append(stack.enter_context(written_atomically(output.with_suffix(".yaml"))))
+        files[1].write(f"{header}\n{cfg.dump()}")
         if conversion.class_vectors is not None:
-            np.save(stage / "vectors.npy", conversion.class_vectors)
-        if report:  # in a folder of its own, perhaps; the last step that can fail
+            files.append(stack.enter_context(written_atomically(vectors_file, "wb")))
+            np.save(files[2], conversion.class_vectors)
+        for file in files:  # or a full disk would show when some of them are in place
+            file.flush()
+        if report:
             write_json(report, report_of(conversion, source, output))
-        for name, path in files.items():
-            os.chmod(stage / name, 0o644)
-            os.replace(stage / name, path)
 
 
 def _class_vectors_file(output: Path) -> Path:

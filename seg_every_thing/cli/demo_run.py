@@ -10,9 +10,9 @@ import numpy as np
 from detectron2.engine import DefaultPredictor
 
 from ..data.images import reason_of
+from ..data.picture_files import encode_picture
 from ..files import make_output_dir, printable
 from ..visualization.gallery import GalleryItem
-from ..visualization.panels import encode_picture
 from ..visualization.pictures import Failures, Picture, PictureProgress, read_pictures
 from ..visualization.result_folder import ResultFolder
 

@@ -2,11 +2,13 @@
 
 import argparse
 import logging
+import os
 from pathlib import Path
 from typing import Any, Dict, List, Sequence, Union
+from unittest import mock
 
 from detectron2.config import CfgNode
-from detectron2.engine import default_setup, launch
+from detectron2.engine import default_setup, defaults, launch
 from detectron2.evaluation import verify_results
 from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
@@ -14,7 +16,13 @@ from detectron2.utils.logger import setup_logger
 from ..checkpoint.loading import last_checkpoint, load_for_inference
 from ..config import load_config
 from ..data.datasets.own_data import OWN_DATA_KEYS
-from ..files import PathLike, make_output_dir
+from ..files import (
+    AtomicPathManager,
+    PathLike,
+    check_targets,
+    full_disk_named,
+    make_output_dir,
+)
 from ..model_zoo import find_config_file
 from .semantic_trainer import trainer_class
 
@@ -25,12 +33,20 @@ logger = logging.getLogger(__name__)
 
 
 def setup(args: argparse.Namespace) -> CfgNode:
-    """Read the config, set up logging, and note both in the output folder."""
+    """Read the config, set up logging, and note both in the output folder.
+
+    Raises:
+        ValueError: for a bad config, or an output folder whose files the training reads.
+        OSError: when the folder cannot be written.
+    """
     args.config_file = find_config_file(args.config_file)  # which default_setup opens
     cfg = load_config(args.config_file, args.opts)
     cfg.freeze()
+    _check_output(args, cfg)
     make_output_dir(cfg.OUTPUT_DIR)
-    default_setup(cfg, args)
+    files = _KeepingPathManager() if args.eval_only else AtomicPathManager()
+    with mock.patch.object(defaults, "PathManager", files):
+        default_setup(cfg, args)
     setup_logger(cfg.OUTPUT_DIR, comm.get_rank(), name="seg_every_thing", abbrev_name="set")
     if cfg.DATASETS.CATEGORIES:
         logger.info(
@@ -45,6 +61,25 @@ def setup(args: argparse.Namespace) -> CfgNode:
     if "://" in cfg.MODEL.WEIGHTS:
         logger.info("MODEL.WEIGHTS '%s' is downloaded, unless it is cached", cfg.MODEL.WEIGHTS)
     return cfg
+
+
+def _check_output(args: argparse.Namespace, cfg: CfgNode) -> None:
+    """Let a new training write over nothing that it reads."""
+    if args.eval_only or args.resume:
+        return
+    output = Path(cfg.OUTPUT_DIR)
+    read = [args.config_file, cfg.MODEL.WEIGHTS, *cfg.DATASETS.TRAIN_JSON, *cfg.DATASETS.VAL_JSON]
+    written = [output / name for name in ("config.yaml", "metrics.json", "last_checkpoint")]
+    check_targets(read, [*written, *output.glob("model_*.pth")])
+
+
+class _KeepingPathManager(AtomicPathManager):
+    """For evaluations: the config in the output folder stays that of the training."""
+
+    def open(self, path: str, mode: str = "r", **kwargs: Any) -> Any:
+        if mode == "w" and os.path.exists(path):
+            return open(os.devnull, "w")
+        return super().open(path, mode, **kwargs)
 
 
 def evaluate(cfg: CfgNode, resume: bool, allow_partial: bool = False) -> Dict[str, Any]:
@@ -76,11 +111,12 @@ def evaluate(cfg: CfgNode, resume: bool, allow_partial: bool = False) -> Dict[st
 def main(args: argparse.Namespace) -> Dict[str, Any]:
     """Run on one process of possibly many."""
     cfg = setup(args)
-    if args.eval_only:
-        return evaluate(cfg, args.resume, args.allow_partial_checkpoint)
-    trainer = trainer_class(cfg)(cfg)
-    trainer.resume_or_load(resume=args.resume)
-    return trainer.train()
+    with full_disk_named(cfg.OUTPUT_DIR):
+        if args.eval_only:
+            return evaluate(cfg, args.resume, args.allow_partial_checkpoint)
+        trainer = trainer_class(cfg)(cfg)
+        trainer.resume_or_load(resume=args.resume)
+        return trainer.train()
 
 
 def launch_training(args: argparse.Namespace) -> None:

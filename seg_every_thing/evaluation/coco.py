@@ -4,16 +4,17 @@ import copy
 import itertools
 import os
 from typing import Any, Dict, List, Optional, Sequence, Tuple
+from unittest import mock
 
 import numpy as np
-from detectron2.evaluation import COCOEvaluator
+from detectron2.evaluation import COCOEvaluator, coco_evaluation
 from detectron2.utils.logger import create_small_table
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from ..data.partial import check_data_set, class_names_of, valid_annotations
 from ..data.splits import resolve_class_split
-from ..files import write_json
+from ..files import AtomicPathManager, write_json
 
 _METRICS: Dict[str, Tuple[Optional[float], int]] = {
     # name -> (IoU threshold or None for the mean over all, index of the area range)
@@ -109,8 +110,13 @@ class PartialCOCOEvaluator(COCOEvaluator):
                 _fill_in(annotation, keypoints if "keypoints" in (self._tasks or ()) else 0)
 
     def evaluate(self, img_ids: Optional[List[int]] = None) -> Dict[str, Dict[str, float]]:
-        """As in COCOEvaluator; also written to ``metrics.json``."""
-        results = super().evaluate(img_ids)
+        """As in COCOEvaluator; also written to ``metrics.json``.  Files are complete or not there.
+
+        Raises:
+            OSError: when one cannot be written; the message names it.
+        """
+        with mock.patch.object(coco_evaluation, "PathManager", AtomicPathManager()):
+            results = super().evaluate(img_ids)
         if results and self._output_dir:
             flat = {f"{task}/{k}": v for task, m in results.items() for k, v in m.items()}
             write_json(os.path.join(self._output_dir, "metrics.json"), flat)

@@ -2,14 +2,15 @@
 
 import os
 from typing import Any, Dict, List, Optional, Sequence, Tuple
+from unittest import mock
 
 import numpy as np
 from detectron2.data import MetadataCatalog
-from detectron2.evaluation import SemSegEvaluator
+from detectron2.evaluation import SemSegEvaluator, sem_seg_evaluation
 from detectron2.utils.logger import create_small_table
 
 from ..data.labels import check_label_size, check_values, read_label
-from ..files import write_json
+from ..files import AtomicPathManager, write_json
 
 ABSENT = -1.0
 """Value of a metric for which there is no ground truth."""
@@ -117,12 +118,16 @@ class FourMetricEvaluator(SemSegEvaluator):
         return label
 
     def evaluate(self) -> Optional[Dict[str, Dict[str, float]]]:
-        """Gather and compute.
+        """Gather and compute.  Files are complete or not there.
 
         Returns:
             ``{"sem_seg": metrics}`` in percent; None on all processes but the main one.
+
+        Raises:
+            OSError: when a file cannot be written; the message names it.
         """
-        with np.errstate(invalid="ignore"):  # 0 / 0 without ground truth, dealt with below
+        complete = mock.patch.object(sem_seg_evaluation, "PathManager", AtomicPathManager())
+        with complete, np.errstate(invalid="ignore"):  # 0 / 0 without ground truth, see below
             stock = super().evaluate()
         if stock is None:  # not the main process
             return None

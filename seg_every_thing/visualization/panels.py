@@ -1,16 +1,10 @@
-"""Captioned pictures in a row, and pictures as files."""
+"""Captioned pictures in a row."""
 
-import os
-import tempfile
-from pathlib import Path
 from typing import List, Sequence, Tuple
 
 import cv2
 import numpy as np
 from detectron2.utils.visualizer import VisImage
-from PIL import Image
-
-from ..files import PathLike
 
 _LEGIBLE_SIDE = 384  # pixels; smaller pictures are enlarged, or labels would cover them
 
@@ -39,50 +33,6 @@ def side_by_side(panels: Sequence[Tuple[str, np.ndarray]]) -> np.ndarray:
         columns.append(np.full((strip + height, gap, 3), 255, np.uint8))
         columns.append(np.concatenate([_caption_strip(caption, strip, width), picture]))
     return np.concatenate(columns[1:], axis=1)
-
-
-def encode_picture(ending: str, image_bgr: np.ndarray) -> bytes:
-    """The content of a picture file.
-
-    Args:
-        ending: ".jpg", ".png", ...
-        image_bgr: (H, W, 3) BGR or (H, W) grey, uint8.
-
-    Raises:
-        ValueError: for an unknown ending, or a picture that is too large for its format or for
-            Pillow to read again.
-    """
-    height, width = image_bgr.shape[:2]
-    encoded = False
-    if height * width <= 2 * (Image.MAX_IMAGE_PIXELS or float("inf")):
-        try:
-            encoded, data = cv2.imencode(ending, image_bgr, [cv2.IMWRITE_JPEG_QUALITY, 93])
-        except cv2.error as e:
-            raise ValueError(f"the ending '{ending}' names no format of pictures") from e
-    if not encoded:
-        raise ValueError(f"a picture of {width} x {height} pixels is too large for '{ending}'")
-    return data.tobytes()
-
-
-def save_picture(path: PathLike, image_bgr: np.ndarray) -> None:
-    """Write a picture in the format of the file's ending; the file is complete or not there.
-
-    Raises:
-        ValueError: as :func:`encode_picture`.
-        OSError: when it cannot be written.
-    """
-    path = Path(path)
-    try:
-        data = encode_picture(path.suffix, image_bgr)
-    except ValueError as e:
-        raise ValueError(f"cannot write '{path}': {e}") from e
-    try:
-        with tempfile.TemporaryDirectory(prefix=".picture_", dir=path.parent) as staging:
-            staged = Path(staging) / path.name
-            staged.write_bytes(data)
-            os.replace(staged, path)
-    except OSError as e:
-        raise OSError(f"cannot write '{path}': {e.strerror or e}") from e
 
 
 def enlargement(shape: Sequence[int]) -> int:

@@ -6,10 +6,12 @@ from pathlib import Path
 from typing import Any, Callable, Dict, List
 
 import pytest
+import yaml
 from demo_helpers import CONFIG, TINY, write_images
 from vg_files import write_miniature
 
 from seg_every_thing.cli import main
+from seg_every_thing.engine import launch
 
 COCO = {"images": [], "annotations": [], "categories": [{"id": 1, "name": "cup"}]}
 
@@ -157,6 +159,35 @@ def test_demo_vectors_and_weights(tmp_path: Path, demo: Callable[..., str]) -> N
     assert "index.html' would be written over" in demo(output, *added)
     weights = [*TINY, "MODEL.WEIGHTS", output / "predictions.json"]
     assert "predictions.json' would be written over" in demo(output, opts=weights)
+
+
+def test_train(tmp_path: Path, refused: Callable[..., str]) -> None:
+    output = tmp_path / "output"
+    output.mkdir()
+    for name in ("model_final.pth", "model_0000004.pth", "elsewhere.pth"):
+        (output / name).write_text("x")
+    (output / "config.yaml").write_text(f"_BASE_: {CONFIG}\n")
+    os.link(output / "model_final.pth", tmp_path / "linked.pth")
+    train = ("train", "--config-file", CONFIG, "OUTPUT_DIR", output, "MODEL.WEIGHTS")
+    for name in ("model_final.pth", "model_0000004.pth"):
+        assert f"{name}' would be written over" in refused(*train, output / name)
+    assert "linked.pth' would be written over" in refused(*train, tmp_path / "linked.pth")
+    saved = ("train", "--config-file", output / "config.yaml", "OUTPUT_DIR", output)
+    assert "config.yaml' would be written over" in refused(*saved)
+
+
+def test_an_evaluation_leaves_the_config_of_the_training(
+    tmp_path: Path, tiny_shapes: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(launch, "evaluate", lambda *_: {})
+    saved = tmp_path / "config.yaml"
+    evaluate = ["train", "--eval-only", "--config-file", CONFIG, "OUTPUT_DIR", str(tmp_path)]
+    main(evaluate)
+    first = saved.read_text()
+    assert yaml.safe_load(first)["OUTPUT_DIR"] == str(tmp_path)
+    evaluate[3] = str(saved)
+    main([*evaluate, "SEED", "77"])
+    assert saved.read_text() == first
 
 
 @pytest.mark.parametrize(

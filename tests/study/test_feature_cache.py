@@ -1,5 +1,6 @@
 """Training on cached features is training, only faster."""
 
+import os
 from pathlib import Path
 from typing import Any, List
 
@@ -7,11 +8,12 @@ import pytest
 import torch
 from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.utils.env import seed_all_rng
+from full_disk import full_disk
 from helpers import shapes_config
 
 from seg_every_thing import Trainer
 from seg_every_thing.study.running.feature_cache import CachedFeaturesModel, FeatureCache, image_key
-from seg_every_thing.study.running.stages import cache_features
+from seg_every_thing.study.running.stages import cache_features, features_complete
 
 STEPS = 50
 
@@ -131,6 +133,26 @@ def test_an_image_that_is_not_cached_is_named(detector: Path, tmp_path: Path) ->
     )
     with pytest.raises(KeyError, match="does not hold the image .*png"):
         model.train()(next(iter(trainer_data)))
+
+
+def test_a_full_disk_leaves_no_half_of_a_cache(
+    detector: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cfg = shapes_config("maskx", tmp_path / "row", "MODEL.WEIGHTS", str(detector))
+    failing = pytest.raises(OSError, match=r"cannot write '.*proposal_boxes\.npy': No space left")
+    with full_disk(1000), failing:
+        cache_features(cfg, tmp_path / "cache")
+    assert not list(tmp_path.rglob("*.npy")) and not features_complete(tmp_path / "cache")
+
+    def no_room(descriptor: int, offset: int, size: int) -> None:
+        assert size > 1000 and os.fstat(descriptor).st_size == size
+        raise OSError(28, "No space left on device")
+
+    # Of memory-mapped files only this asks for room before they are written to.
+    monkeypatch.setattr(os, "posix_fallocate", no_room)
+    with pytest.raises(OSError, match=r"cannot write '.*p2\.npy': No space left on device"):
+        cache_features(cfg, tmp_path / "cache")
+    assert not list(tmp_path.rglob("*.npy")) and not features_complete(tmp_path / "cache")
 
 
 def test_an_incomplete_cache_is_refused(tmp_path: Path) -> None:

@@ -6,8 +6,8 @@ from urllib.parse import unquote
 import numpy as np
 import pytest
 
+from seg_every_thing.data.picture_files import save_picture
 from seg_every_thing.visualization.gallery import GalleryItem, write_gallery
-from seg_every_thing.visualization.panels import save_picture
 
 
 class Page(HTMLParser):

@@ -1,10 +1,7 @@
-from pathlib import Path
-
-import cv2
 import numpy as np
 import pytest
 
-from seg_every_thing.visualization.panels import save_picture, side_by_side
+from seg_every_thing.visualization.panels import side_by_side
 
 
 def grey_image(side: int = 400) -> np.ndarray:
@@ -40,20 +37,3 @@ def test_no_panels_are_refused() -> None:
 
 
 # Files
-
-
-def test_save_picture_round_trip(tmp_path: Path) -> None:
-    image = np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)
-    save_picture(tmp_path / "a.png", image)
-    assert (cv2.imread(str(tmp_path / "a.png")) == image).all()
-    save_picture(tmp_path / "a.png", image[::-1])
-    assert (cv2.imread(str(tmp_path / "a.png")) == image[::-1]).all()
-    assert [p.name for p in tmp_path.iterdir()] == ["a.png"]
-
-
-def test_save_picture_refuses(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="a.xyz"):
-        save_picture(tmp_path / "a.xyz", grey_image())
-    with pytest.raises(OSError, match="missing/a.png"):
-        save_picture(tmp_path / "missing" / "a.png", grey_image())
-    assert list(tmp_path.iterdir()) == []

@@ -21,6 +21,9 @@ import pycocotools.mask as mask_util
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets import load_coco_json
 
+from ...files import write_text
+from ..picture_files import save_picture
+
 logger = logging.getLogger(__name__)
 
 SHAPES: Tuple[str, ...] = (
@@ -111,15 +114,10 @@ def _register(name: str, json_file: Path, image_root: Path) -> None:
 
 def _draw_data_set(folder: Path, seed: int, sizes: Dict[str, int], image_size: int) -> None:
     """Write all images and both JSON files, then move the finished folder to its name."""
+    staging = None
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         staging = Path(tempfile.mkdtemp(prefix=".drawing_", dir=folder.parent))
-    except OSError as e:
-        raise OSError(
-            f"Shapes cannot be written under '{folder.parent}' ({e.strerror}): set "
-            f"DETECTRON2_DATASETS to a folder that you may write to, or pass root="
-        ) from e
-    try:
         logger.info("Drawing Shapes (%s images) into %s", sum(sizes.values()), folder)
         staging.chmod(0o755)
         for split_id, (split, count) in enumerate(sizes.items()):
@@ -129,8 +127,14 @@ def _draw_data_set(folder: Path, seed: int, sizes: Dict[str, int], image_size: i
         except OSError:
             if not folder.is_dir():  # anything but "another process was first"
                 raise
+    except OSError as e:
+        raise OSError(
+            f"Shapes cannot be written under '{folder.parent}' ({e.strerror or e}): set "
+            f"DETECTRON2_DATASETS to a folder that you may write to, or pass root="
+        ) from e
     finally:
-        shutil.rmtree(staging, ignore_errors=True)
+        if staging is not None:
+            shutil.rmtree(staging, ignore_errors=True)
 
 
 def _draw_split(
@@ -142,8 +146,7 @@ def _draw_split(
     for i in range(count):
         image, objects = draw_image(np.random.default_rng([seed, split_id, i]), image_size)
         name = f"{i:06d}.png"
-        if not cv2.imwrite(str(staging / split / name), image):
-            raise OSError(f"cannot write the image '{staging / split / name}'")
+        save_picture(staging / split / name, image)
         images.append({"id": i + 1, "file_name": name, "width": image_size, "height": image_size})
         for class_index, mask in objects:
             annotations.append(_annotation(len(annotations) + 1, i + 1, class_index, mask))
@@ -153,7 +156,7 @@ def _draw_split(
         "annotations": annotations,
         "categories": [{"id": c + 1, "name": name} for c, name in enumerate(SHAPES_CLASSES)],
     }
-    (staging / f"instances_{split}.json").write_text(json.dumps(content))
+    write_text(staging / f"instances_{split}.json", json.dumps(content))
 
 
 def _annotation(

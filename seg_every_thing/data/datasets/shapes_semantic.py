@@ -22,6 +22,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from ...files import read_json
 from ..labels import Color, PathLike, data_set_root, record, register_labelled
+from ..picture_files import save_picture
 from .shapes import HUES, SHAPES, register_shapes
 
 logger = logging.getLogger(__name__)
@@ -95,13 +96,9 @@ def _draw_labels(content: Dict[str, Any], folder: Path, label_of: Callable[[int]
     objects = defaultdict(list)
     for annotation in content["annotations"]:
         objects[annotation["image_id"]].append(annotation)
+    staging = None
     try:
         staging = Path(tempfile.mkdtemp(prefix=".labels_", dir=folder.parent))
-    except OSError as e:
-        raise OSError(
-            f"the labels of Shapes cannot be written under '{folder.parent}' ({e.strerror})"
-        ) from e
-    try:
         logger.info("Drawing %s label pictures into %s", len(content["images"]), folder)
         staging.chmod(0o755)
         for image in content["images"]:
@@ -109,15 +106,19 @@ def _draw_labels(content: Dict[str, Any], folder: Path, label_of: Callable[[int]
             for annotation in objects[image["id"]]:  # visible masks: they do not overlap
                 mask = mask_util.decode(annotation["segmentation"]).astype(bool)
                 label[mask] = label_of(annotation["category_id"] - 1)
-            if not cv2.imwrite(str(staging / image["file_name"]), label):
-                raise OSError(f"cannot write the label picture '{staging / image['file_name']}'")
+            save_picture(staging / image["file_name"], label)
         try:
             os.rename(staging, folder)
         except OSError:
             if not folder.is_dir():  # anything but "another process was first"
                 raise
+    except OSError as e:
+        raise OSError(
+            f"the labels of Shapes cannot be written under '{folder.parent}' ({e.strerror or e})"
+        ) from e
     finally:
-        shutil.rmtree(staging, ignore_errors=True)
+        if staging is not None:
+            shutil.rmtree(staging, ignore_errors=True)
 
 
 def _colors(count: int) -> List[Color]:

@@ -13,11 +13,12 @@ from detectron2.structures import Boxes, Instances
 from tabulate import tabulate
 
 from ...data.images import read_image
+from ...data.picture_files import save_picture
 from ...data.splits import resolve_class_split
 from ...files import read_json
 from ...visualization.drawing import draw_ground_truth, draw_instances
 from ...visualization.gallery import GalleryItem, write_gallery
-from ...visualization.panels import save_picture, side_by_side
+from ...visualization.panels import side_by_side
 from ..definitions.rows import Row
 
 logger = logging.getLogger(__name__)

@@ -9,10 +9,11 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from ...data.images import read_image
 from ...data.labels import read_label
+from ...data.picture_files import save_picture
 from ...files import make_output_dir
 from ...visualization.gallery import GalleryItem, write_gallery
 from ...visualization.label_maps import class_colors_of, color_map, enlarged
-from ...visualization.panels import save_picture, side_by_side
+from ...visualization.panels import side_by_side
 from .report import results_by
 
 

@@ -6,6 +6,7 @@ data loading, order and augmentation stay those of training without the cache, a
 """
 
 import logging
+import os
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any, Callable, Dict, List, Optional, Tuple, Union
@@ -16,7 +17,7 @@ from detectron2.modeling import GeneralizedRCNN
 from detectron2.structures import Boxes, ImageList, Instances
 from torch import nn
 
-from ...files import read_json, write_json
+from ...files import make_output_dir, read_json, write_array, write_json
 
 logger = logging.getLogger(__name__)
 
@@ -136,13 +137,28 @@ def write_feature_cache(
     Raises:
         ValueError: when the images differ in size, for then padding, which depends on the rest of a
             batch, would reach the features.
+        OSError: when the disk has no room; nothing is left then.
     """
     sizes = {tuple(sample["image"].shape) for sample in samples}
     if len(sizes) != 1:
         raise ValueError(f"the feature cache needs images of one size, got {sorted(sizes)[:3]}")
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = make_output_dir(folder)
     (folder / _INDEX).unlink(missing_ok=True)
+    try:
+        _write(model, samples, folder, instances_of, batch_size)
+    except BaseException:
+        for path in folder.glob("*.npy"):
+            path.unlink()
+        raise
+
+
+def _write(
+    model: nn.Module,
+    samples: List[Sample],
+    folder: Path,
+    instances_of: Callable[..., List[Instances]],
+    batch_size: int,
+) -> None:
     unique = list({image_key(sample["image"]): sample for sample in samples}.items())
     heads = model.roi_heads
     level_names = sorted({*heads.box_in_features, *heads.mask_in_features})
@@ -158,12 +174,8 @@ def write_feature_cache(
         for name in level_names:
             values = features[name].cpu().numpy()
             if name not in levels:
-                levels[name] = np.lib.format.open_memmap(
-                    folder / f"{name}.npy",
-                    mode="w+",
-                    dtype=np.float32,
-                    shape=(len(unique), *values.shape[1:]),
-                )
+                shape = (len(unique), *values.shape[1:])
+                levels[name] = _new_memmap(folder / f"{name}.npy", shape)
             levels[name][start : start + len(batch)] = values
     model.train(was_training)
     levels.clear()  # which writes the memory-mapped files
@@ -171,7 +183,7 @@ def write_feature_cache(
     for name in fields:
         values = [x.get(name) for x in found]
         tensors = [v.tensor if isinstance(v, Boxes) else v for v in values]
-        np.save(folder / f"{name}.npy", nn.utils.rnn.pad_sequence(tensors, True).numpy())
+        write_array(folder / f"{name}.npy", nn.utils.rnn.pad_sequence(tensors, True).numpy())
     index = {
         "keys": [key for key, _ in unique],
         "counts": [len(x) for x in found],
@@ -180,6 +192,21 @@ def write_feature_cache(
     }
     write_json(folder / _INDEX, index)
     logger.info("Cached the features of %d images in %s", len(unique), folder)
+
+
+def _new_memmap(path: Path, shape: Tuple[int, ...]) -> np.ndarray:
+    """A float32 array in a file that has its space on the disk, where the system can reserve it.
+
+    Without, the first page that the disk has no room for would end the process without a word.
+    """
+    try:
+        array = np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=shape)
+        if hasattr(os, "posix_fallocate"):
+            with open(path, "r+b") as f:
+                os.posix_fallocate(f.fileno(), 0, os.path.getsize(path))
+    except OSError as e:
+        raise OSError(f"cannot write '{path}': {e.strerror or e}") from e
+    return array
 
 
 class CachedFeaturesModel(nn.Module):

@@ -10,7 +10,7 @@ from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
 from detectron2.config import CfgNode
 
 from ...config import load_config
-from ...files import make_output_dir
+from ...files import full_disk_named, make_output_dir
 from ...model_zoo import get_config_file
 from ..definitions.comparison import check_changes
 from ..definitions.rows import Row
@@ -109,7 +109,8 @@ class StudyRunner:
         logger.info("Stage one: training the detector (%s)", run.row.title)
         cfg = self.config(run)
         os.makedirs(cfg.OUTPUT_DIR, exist_ok=True)
-        return train_model(cfg)
+        with full_disk_named(cfg.OUTPUT_DIR):
+            return train_model(cfg)
 
     def train(self, runs: Sequence[Run], workers: int) -> Dict[str, Record]:
         """Train runs, and the detectors that they need.

@@ -15,6 +15,8 @@ from typing import Any, Callable, Dict, List, Sequence, Tuple
 
 import torch
 
+from ...files import full_disk_named
+
 logger = logging.getLogger(__name__)
 
 Record = Dict[str, Any]
@@ -160,7 +162,8 @@ def _run_job(job: Job) -> Record:
     job.folder.mkdir(parents=True, exist_ok=True)
     _log_to_file_only(job.folder)
     try:
-        return job.function(*job.arguments)
+        with full_disk_named(job.folder):
+            return job.function(*job.arguments)
     except Exception as e:
         logger.error("failed:\n%s", traceback.format_exc())
         return {"error": f"{type(e).__name__}: {e} (see {job.folder / 'log.txt'})"}

@@ -13,6 +13,7 @@ import pycocotools.mask as mask_util
 import pytest
 from conftest import unregister
 from detectron2.data import DatasetCatalog, MetadataCatalog
+from full_disk import full_disk
 
 from seg_every_thing import register_shapes
 from seg_every_thing.data.datasets import shapes
@@ -225,7 +226,7 @@ def test_the_slower_process_keeps_the_first_result(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), OSError(28, "No space left on device")])
 def test_interrupted_drawing_leaves_nothing(tmp_path: Path, error: BaseException) -> None:
-    with mock.patch.object(cv2, "imwrite", side_effect=error), pytest.raises(type(error)):
+    with mock.patch.object(cv2, "imencode", side_effect=error), pytest.raises(type(error)):
         register_shapes(root=tmp_path, **SIZES)
     assert os.listdir(tmp_path / "shapes") == []
     assert "shapes_train" not in DatasetCatalog.list()
@@ -233,11 +234,17 @@ def test_interrupted_drawing_leaves_nothing(tmp_path: Path, error: BaseException
     assert len(files_of(tmp_path)) == 9
 
 
-def test_picture_that_cannot_be_written(tmp_path: Path) -> None:
-    failing = mock.patch.object(cv2, "imwrite", return_value=False)
-    with failing, pytest.raises(OSError, match=r"cannot write the image '.*000000\.png'"):
+@pytest.mark.parametrize("name", ["train/000000.png", "train/000001.png", "instances_train.json"])
+def test_a_disk_that_gets_full(name: str, tmp_path: Path) -> None:
+    register_shapes(root=tmp_path / "before", **SIZES)
+    pictures = sorted((tmp_path / "before").rglob("train/*.png"))
+    room = 1 + sum(p.stat().st_size for p in pictures[: int(name[-5]) if "png" in name else None])
+    where = rf"Shapes cannot be written under .*cannot write '.*{name}.*': No space left"
+    with full_disk(room), pytest.raises(OSError, match=where):
         register_shapes(root=tmp_path, **SIZES)
     assert os.listdir(tmp_path / "shapes") == []
+    register_shapes(root=tmp_path, **SIZES)
+    assert len(files_of(tmp_path)) == 9
 
 
 @pytest.mark.parametrize("call", ["pathlib.Path.mkdir", "tempfile.mkdtemp"])
