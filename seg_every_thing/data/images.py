@@ -195,4 +195,6 @@ def preparing(path: PathLike) -> Iterator[None]:
 def reason_of(error: BaseException) -> str:
     """What an error says, in one line."""
     text = getattr(error, "strerror", None) or str(error)
+    if text == "height and width must be > 0":  # Pillow, when it resizes
+        return "it is so thin that nothing is left of it at the model's size"
     return " ".join(text.split()) or type(error).__name__

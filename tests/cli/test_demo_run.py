@@ -107,7 +107,7 @@ def test_what_cannot_be_read_is_listed_and_the_rest_goes_on(
             RuntimeError("CUDA out of memory.\nTried to allocate 20 GiB"),
             "CUDA out of memory. Tried",
         ),
-        (ValueError("height and width must be > 0"), "height and width must be > 0"),
+        (ValueError("height and width must be > 0"), "it is so thin that nothing is left"),
         (MemoryError(), "MemoryError"),
     ],
 )
@@ -128,7 +128,7 @@ def test_a_thin_image_and_a_real_model(tmp_path: Path, images: Path, run: Run) -
     assert run(images) == 2
     thin, wide = read(tmp_path / "out" / "failed.json")
     assert thin["file_name"] == str(images / "b.png")
-    assert "5000 x 1 pixels: height and width must be > 0" in thin["reason"]
+    assert "5000 x 1 pixels: it is so thin" in thin["reason"]
     assert "66000 x 20 pixels: " in wide["reason"]
     assert names(tmp_path / "out")[:3] == ["a.jpg", "c.jpg", "failed.json"]
 

@@ -339,7 +339,7 @@ def test_an_image_too_thin_to_be_resized(tmp_path: Path) -> None:
     Image.new("RGB", (5000, 1)).save(path)
     resize = T.ResizeShortestEdge(800, 1333)
     for mapper in (mapper_of([resize]), mapper_of([resize], is_train=False)):
-        with pytest.raises(ValueError, match="thin.png' cannot be made ready for the model: heig"):
+        with pytest.raises(ValueError, match="thin.png' cannot be made ready for the model: it i"):
             mapper(record(path, 5000, 1))
 
 
