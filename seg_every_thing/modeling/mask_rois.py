@@ -201,13 +201,17 @@ def refuse_mask_keys(cfg: CfgNode) -> None:
     Raises:
         ValueError: naming the key.
     """
+    if not cfg.MODEL.MASK_ON:
+        return
     head = cfg.MODEL.ROI_MASK_HEAD
-    asked = {key: head.get(key, default) != default for key, default in _MASKX_KEYS.items()}
-    asked["BOX_LOSS.ENABLED"] = head.get("BOX_LOSS", {}).get("ENABLED", False)
-    for key in (key for key, is_set in asked.items() if is_set and cfg.MODEL.MASK_ON):
+    asked = [f"MODEL.ROI_MASK_HEAD.{k}" for k, v in _MASKX_KEYS.items() if head.get(k, v) != v]
+    if head.get("BOX_LOSS", {}).get("ENABLED"):
+        asked.append("MODEL.ROI_MASK_HEAD.BOX_LOSS.ENABLED")
+    if cfg.TEST.get("MASK_THRESHOLD") is not None:
+        asked.append("TEST.MASK_THRESHOLD")
+    if asked:
         raise ValueError(
-            f"MODEL.ROI_MASK_HEAD.{key} needs MODEL.ROI_MASK_HEAD.NAME 'MaskXHead', got "
-            f"'{head.NAME}'"
+            f"{asked[0]} needs MODEL.ROI_MASK_HEAD.NAME 'MaskXHead', got '{head.NAME}'"
         )
 
 

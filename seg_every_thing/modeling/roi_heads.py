@@ -36,9 +36,10 @@ Losses = Dict[str, torch.Tensor]
 class PartiallySupervisedROIHeads(PredictedFilters, StandardROIHeads):
     """StandardROIHeads for classes with masks (set A) and classes with boxes alone (set B).
 
-    Boxes learn from every object.  The mask branch learns from the objects that have a mask; with
-    the predictor "transfer" its last layer's weights are predicted by T from what describes a class
-    (paper, section 3.2), so it segments the classes that never had one.
+    Boxes learn from every object.  The mask branch learns from the objects that have a mask, and
+    with box losses from the boxes of the others; with the predictor "transfer" its last layer's
+    weights are predicted by T from what describes a class (paper, section 3.2), so it segments the
+    classes that never had one.
     """
 
     @configurable

@@ -293,3 +293,10 @@ def test_other_mask_heads_refuse_the_keys(key: str, value: Any) -> None:
         make_roi_heads(cfg)
     cfg.MODEL.MASK_ON = False
     assert make_roi_heads(cfg).num_classes == K
+
+
+def test_other_mask_heads_refuse_another_threshold() -> None:
+    cfg = make_cfg(roi_mask_head__name="MaskRCNNConvUpsampleHead")
+    cfg.TEST.MASK_THRESHOLD = "fit"
+    with pytest.raises(ValueError, match="TEST.MASK_THRESHOLD needs .*MaskXHead"):
+        make_roi_heads(cfg)
