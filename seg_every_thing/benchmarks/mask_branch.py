@@ -42,7 +42,8 @@ def benchmark_mask_branch(
     steps are not timed: they measure memory and warm up.
 
     Args:
-        num_classes: numbers of classes K; our branch with the MLP is measured at the least only.
+        num_classes: numbers of classes K; our branch with box losses, and with the MLP,
+            is measured at the least only.
         rois: RoIs of the batch.
         repeats: timed steps of each row.
         device: a PyTorch device.
@@ -74,7 +75,7 @@ def benchmark_mask_branch(
     processor = processor_name(device)
     # Rows to be compared take their turns shortly after each other.
     kinds = [("ours", k) for k in counts] + [("stock", k) for k in counts]
-    kinds.append(("ours+mlp", counts[0]))
+    kinds += [("ours+boxes", counts[0]), ("ours+mlp", counts[0])]
     branches = [MaskBranch(*kind, rois, channels, side, box_features) for kind in kinds]
     return {
         "rows": _measure(branches, repeats, device),

@@ -15,10 +15,11 @@ from detectron2.layers import ShapeSpec
 from detectron2.modeling.box_regression import Box2BoxTransform
 from detectron2.modeling.roi_heads import FastRCNNOutputLayers, StandardROIHeads
 from detectron2.modeling.roi_heads.mask_head import MaskRCNNConvUpsampleHead
-from detectron2.structures import Boxes, Instances, PolygonMasks
+from detectron2.structures import Boxes, ImageList, Instances, PolygonMasks
 from detectron2.utils.events import EventStorage
 from torch import nn
 
+from ..modeling.box_losses import BoxLosses
 from ..modeling.mask_heads import MaskMLP, MaskXHead
 from ..modeling.roi_heads import PartiallySupervisedROIHeads
 from ..modeling.weight_transfer import WeightTransfer
@@ -29,7 +30,7 @@ from .measuring import (
 
 logger = logging.getLogger(__name__)
 
-_IMAGE_SIDE = 64
+_IMAGE_SIDE = 640  # boxes have half of it, more than usual: the crops of box losses cost more
 _STOCK_COPIES = 2  # of its (R, K, 2S, 2S) logits: themselves and their gradient; so measured
 
 
@@ -38,8 +39,8 @@ class MaskBranch:
     """A mask branch to measure.
 
     Attributes:
-        model: "ours" (transfer, cls+box, two layers), "ours+mlp", or "stock" (detectron2's class
-            specific head).
+        model: "ours" (transfer, cls+box, two layers), "ours+mlp", "ours+boxes" (box losses of every
+            RoI beside its mask loss), or "stock" (detectron2's class specific head).
         num_classes: K.
         rois: RoIs of the batch.
         channels: of the RoI features and the trunk.
@@ -97,6 +98,8 @@ def build_roi_heads(branch: MaskBranch) -> StandardROIHeads:
     mlp = None
     if branch.model == "ours+mlp":
         mlp = MaskMLP(branch.channels * (2 * branch.side) ** 2, 2 * branch.side)
+    if branch.model == "ours+boxes":
+        common.update(box_losses=BoxLosses(), box_losses_for_all=True)
     return PartiallySupervisedROIHeads(
         mask_head=MaskXHead(
             mask_shape, num_classes=branch.num_classes, conv_dims=conv_dims, mlp=mlp
@@ -117,11 +120,14 @@ class MaskBranchStep:
             branch: what to build.
             device: where.
         """
+        self.branch = branch
         self.device = torch.device(device)
         # The batch comes first: with the same random seed, all models get the same.
         features = torch.rand(branch.rois, branch.channels, branch.side, branch.side)
         self.features = features.to(self.device).requires_grad_()
         self.proposals = _proposals(branch).to(self.device)
+        image = torch.rand(3, _IMAGE_SIDE, _IMAGE_SIDE, device=self.device) * 255
+        self.images = ImageList.from_tensors([image])
         self.roi_heads = build_roi_heads(branch).to(self.device).train()
         parts = [self.roi_heads.mask_head, getattr(self.roi_heads, "weight_transfer", None)]
         self.parameters = [p for part in parts if part is not None for p in part.parameters()]
@@ -141,10 +147,14 @@ class MaskBranchStep:
 
     def run(self) -> float:
         """Forward, loss and backward; returns the loss."""
+        inputs: List[Any] = [{"rois": self.features}, [self.proposals]]
+        if self.branch.model == "ours+boxes":
+            inputs += [self.images, [self.proposals]]  # its objects are those of the RoIs
         with EventStorage():  # which detectron2's loss writes its accuracy to
-            loss = self.roi_heads._forward_mask({"rois": self.features}, [self.proposals])
-        loss["loss_mask"].backward()
-        return loss["loss_mask"].item()
+            losses = self.roi_heads._forward_mask(*inputs)
+        loss = sum(losses.values())
+        loss.backward()
+        return loss.item()
 
     def drop_gradients(self) -> None:
         """Free what a step leaves, so that waiting for the next turn takes no memory."""
@@ -198,5 +208,6 @@ def _proposals(branch: MaskBranch) -> Instances:
     ]
     triangles = [np.array([x0, y1, (x0 + x1) / 2, y0, x1, y1]) for x0, y0, x1, y1 in boxes.tolist()]
     proposals.gt_masks = PolygonMasks([[triangle] for triangle in triangles])
+    proposals.gt_boxes = Boxes(boxes)
     proposals.gt_has_mask = torch.ones(branch.rois, dtype=torch.bool)
     return proposals

@@ -36,7 +36,7 @@ def tiny_step(model: str, num_classes: int) -> MaskBranchStep:
     return MaskBranchStep(MaskBranch(model, num_classes, **TINY))
 
 
-@pytest.mark.parametrize("model", ["ours", "ours+mlp", "stock"])
+@pytest.mark.parametrize("model", ["ours", "ours+boxes", "ours+mlp", "stock"])
 def test_a_step_reaches_everything_but_the_detector(model: str) -> None:
     step = tiny_step(model, 5)
     assert 0 < step.run() < 10
@@ -54,6 +54,7 @@ def test_sizes() -> None:
     transfer = (5 * 16 * 8 + 8) + (8 * 8 + 8)
     expected = {
         "ours": trunk + transfer,
+        "ours+boxes": trunk + transfer,
         "ours+mlp": trunk + transfer + (8 * 64 * 64 + 64),
         "stock": trunk + 5 * (8 + 1),
     }
@@ -158,7 +159,7 @@ def test_result(monkeypatch: pytest.MonkeyPatch) -> None:
     rows = result["rows"]
     skipped = rows.pop(3)
     assert [(r["name"], r["num_classes"]) for r in rows] == [
-        ("ours", 3), ("ours", 100_000), ("stock", 3), ("ours+mlp", 3),
+        ("ours", 3), ("ours", 100_000), ("stock", 3), ("ours+boxes", 3), ("ours+mlp", 3),
     ]  # fmt: skip
     assert set(skipped) == {"name", "num_classes", "skipped"}
     assert (skipped["name"], skipped["num_classes"]) == ("stock", 100_000)
@@ -201,12 +202,12 @@ def test_rows_take_turns_and_one_that_dies_is_skipped(monkeypatch: pytest.Monkey
     monkeypatch.setattr(benchmarks, "FreshProcess", FakeProcess)
     monkeypatch.setattr(FakeProcess, "asked", [])
     rows = benchmark_mask_branch([2], repeats=3)["rows"]
-    order = ["ours 2", "stock 2", "ours+mlp 2"]
-    assert FakeProcess.asked == [*order, *order[::-1], "ours 2", "ours+mlp 2"]
+    order = ["ours 2", "stock 2", "ours+boxes 2", "ours+mlp 2"]
+    assert FakeProcess.asked == [*order, *order[::-1], *order[:1], *order[2:]]
     assert rows[1] == {
         "name": "stock", "num_classes": 2, "skipped": "its process was killed (exit code -9)",
     }  # fmt: skip
-    for row in (rows[0], rows[2]):
+    for row in (rows[0], rows[2], rows[3]):
         assert (row["seconds_min"], row["seconds"], row["seconds_max"]) == (1.0, 2.0, 3.0)
         assert row["cpu_seconds"] == 0.5
 
@@ -245,7 +246,7 @@ def test_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     arguments = ["--suite", "mask_branch", "--output", str(output), "--num-classes", "2"]
     command.run(parse(*arguments, "--rois", "3", "--repeats", "1", "--device", "cpu"))
     result = json.loads(output.read_text())
-    assert [r["rois"] for r in result["rows"]] == [3, 3, 3]
+    assert [r["rois"] for r in result["rows"]] == [3, 3, 3, 3]
     assert result["command"] == (
         f"seg-every-thing benchmark --suite mask_branch --output '{output}' --num-classes 2 "
         f"--rois 3 --device cpu --repeats 1"
