@@ -18,7 +18,7 @@ setup(
     long_description=(HERE / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="Apache-2.0",
-    python_requires=">=3.8",
+    python_requires=">=3.9",
     packages=[
         *find_packages(include=["seg_every_thing", "seg_every_thing.*"]),
         "seg_every_thing.configs",
@@ -32,7 +32,9 @@ setup(
         "matplotlib",
         "numpy",
         "opencv-python",
+        "pillow",
         "pycocotools",
+        "pyyaml",
         "shapely",  # detectron2 clips polygons with it when it crops images
         "tabulate",
         "termcolor",

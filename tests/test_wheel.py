@@ -6,6 +6,7 @@ file of it ends at once.
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -95,6 +96,15 @@ def test_the_wheel_holds_the_package_and_every_config(wheel: Path) -> None:
     modules = {p.relative_to(ROOT).as_posix() for p in (ROOT / "seg_every_thing").rglob("*.py")}
     packed = {name for name in names if ".dist-info/" not in name}
     assert packed == modules | {f"seg_every_thing/configs/{name}" for name in configs}
+
+
+def test_pip_takes_the_detectron2_and_the_numpy_that_are_there(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        (file,) = (name for name in archive.namelist() if name.endswith("/METADATA"))
+        text = archive.read(file).decode().split("\n\n")[0]
+    needed = re.findall(r"^Requires-Dist: ([^;\n]+)$", text, re.MULTILINE)
+    assert {"numpy", "pycocotools"} <= set(needed)
+    assert not [name for name in needed if "detectron2" in name]
 
 
 def test_the_guard_works(commands: Path, tmp_path: Path) -> None:

@@ -49,14 +49,11 @@ def setup(args: argparse.Namespace) -> CfgNode:
         default_setup(cfg, args)
     setup_logger(cfg.OUTPUT_DIR, comm.get_rank(), name="seg_every_thing", abbrev_name="set")
     if cfg.DATASETS.CATEGORIES:
+        names = [name for _, name in cfg.DATASETS.CATEGORIES]
         logger.info(
-            "Own data with %s: %d classes (%s); trained on %s, evaluated on %s",
-            *(
-                args.config_file,
-                len(cfg.DATASETS.CATEGORIES),
-                ", ".join(c[1] for c in cfg.DATASETS.CATEGORIES),
-            ),
-            *(", ".join(names) or "nothing" for names in (cfg.DATASETS.TRAIN, cfg.DATASETS.TEST)),
+            "Own data with %s: %d classes (%s%s); trained on %s, evaluated on %s",
+            *(args.config_file, len(names), ", ".join(names[:20]), ", ..." * (len(names) > 20)),
+            *(", ".join(sets) or "nothing" for sets in (cfg.DATASETS.TRAIN, cfg.DATASETS.TEST)),
         )
     if "://" in cfg.MODEL.WEIGHTS:
         logger.info("MODEL.WEIGHTS '%s' is downloaded, unless it is cached", cfg.MODEL.WEIGHTS)
