@@ -97,8 +97,12 @@ class ResultFolder:
         Raises:
             OSError: when the folder cannot be written.
         """
-        with open(self.path / NOTES, "a", encoding="utf-8") as f:
-            f.write(f"{_digest(self.path / name)}  {name}\n")
+        try:
+            with open(self.path / NOTES, "a", encoding="utf-8") as f:
+                f.write(f"{_digest(self.path / name)}  {name}\n")
+        except OSError as e:
+            file = printable(self.path / NOTES)
+            raise OSError(f"cannot write '{file}': {e.strerror or e}") from e
 
     def _noted(self) -> Dict[str, str]:
         """Digests by name."""

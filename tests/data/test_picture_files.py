@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from full_disk import full_disk
 
-from seg_every_thing.data.picture_files import save_picture
+from seg_every_thing.data.picture_files import encode_picture, save_picture
 
 
 def test_save_picture_round_trip(tmp_path: Path) -> None:
@@ -35,3 +35,12 @@ def test_a_full_disk(ending: str, tmp_path: Path) -> None:
     with full_disk(100), pytest.raises(OSError, match=f"cannot write '{path}': No space left"):
         save_picture(path, np.full((40, 40, 3), 128, np.uint8))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_pictures_that_are_too_large_for_their_format() -> None:
+    wide = np.zeros((1, 66000, 3), np.uint8)
+    assert encode_picture(".png", wide).startswith(b"\x89PNG")
+    with pytest.raises(ValueError, match="a picture of 66000 x 1 pixels is too large for '.jpg'"):
+        encode_picture(".jpg", wide)
+    with pytest.raises(ValueError, match="of 20000 x 10000 pixels is too large for '.png'"):
+        encode_picture(".png", np.broadcast_to(np.uint8(0), (10000, 20000)))

@@ -68,3 +68,11 @@ def test_files_of_others_are_refused(tmp_path: Path) -> None:
     ResultFolder(tmp_path / "index.html").check(["a.json"])  # no folder: clear() says so
     with pytest.raises(OSError, match="cannot write to the output folder .*index.html"):
         ResultFolder(tmp_path / "index.html").clear()
+
+
+def test_notes_that_cannot_be_written_are_named(tmp_path: Path) -> None:
+    folder = ResultFolder(tmp_path)
+    folder.clear()
+    (tmp_path / NOTES).mkdir()
+    with pytest.raises(OSError, match=f"cannot write '{tmp_path / NOTES}': Is a directory"):
+        folder.write("a.jpg", b"1")
