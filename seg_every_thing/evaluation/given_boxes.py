@@ -12,7 +12,7 @@ from detectron2.data import DatasetCatalog
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.structures import Boxes, BoxMode, Instances
 from detectron2.utils import comm
-from detectron2.utils.logger import create_small_table
+from tabulate import tabulate
 
 from ..data.partial import check_data_set, usable_segmentation, valid_annotations
 from ..files import write_json
@@ -206,11 +206,24 @@ class GivenBoxEvaluator(DatasetEvaluator):
         )
         # Those of single classes have a "-" in their names.
         metrics.update({k: v for k, v in coco_results.get("segm", {}).items() if "-" not in k})
-        logger.info("Masks at given boxes (%s):\n%s", self._name, create_small_table(metrics))
+        self._log(metrics)
+        self.write(metrics)
+        return {self._name: metrics}
+
+    def _log(self, metrics: Dict[str, float]) -> None:
+        names = [name for name in metrics if not name.endswith(("_A", "_B"))]
+        rows = [
+            [suffix.lstrip("_") or "all", *(metrics[name + suffix] for name in names)]
+            for suffix in self._coco.class_sets
+        ]
+        table = tabulate(rows, ["", *names], tablefmt="pipe", floatfmt=".1f")
+        logger.info("Masks at given boxes (%s):\n%s", self._name, table)
+
+    def write(self, metrics: Dict[str, float]) -> None:
+        """Write metrics to ``metrics.json``, in the place of those that are there."""
         if self._output_dir:
             flat = {f"{self._name}/{k}": v for k, v in metrics.items()}
             write_json(os.path.join(self._output_dir, "metrics.json"), flat)
-        return {self._name: metrics}
 
 
 def object_metrics(rows: np.ndarray, class_sets: Dict[str, Sequence[int]]) -> Dict[str, float]:
