@@ -59,6 +59,9 @@ def add_seg_every_thing_config(cfg: CN) -> None:
     # "upsampled": the trunk's output (28x28, as in the original); "pooled": RoI features (14x14).
     cfg.MODEL.ROI_MASK_HEAD.MLP.INPUT = "upsampled"
 
+    # Where the features of a mask RoI come from: "assigned" (the level of its size, as in FPN), or
+    # "all" levels of MODEL.ROI_HEADS.IN_FEATURES, each brought to CONV_DIM channels, added up.
+    cfg.MODEL.ROI_MASK_HEAD.POOLER_LEVELS = "assigned"
     # Side of the mask RoI / side of its box.  Above 1 there is something outside the box, which box
     # losses need; the mask head pools, learns and predicts in the enlarged box.
     cfg.MODEL.ROI_MASK_HEAD.BOX_SCALE = 1.0

@@ -93,7 +93,7 @@ def add_tiramisu_config(cfg: CN) -> None:
     """
     cfg.MODEL.FC_DENSENET = fc_densenet_defaults()
 
-    # "SGD" (detectron2's, with its MOMENTUM and NESTEROV), "RMSprop" or "Adam".
+    # "SGD" (detectron2's, with its MOMENTUM and NESTEROV), "RMSprop", "Adam" or "AdamW".
     cfg.SOLVER.OPTIMIZER = "SGD"
     cfg.SOLVER.RMSPROP = CN()
     # Decay of the running mean of squared gradients, and what is added to its root.

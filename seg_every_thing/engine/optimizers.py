@@ -9,7 +9,7 @@ from detectron2.solver import get_default_optimizer_params
 from detectron2.solver.build import maybe_add_gradient_clipping
 from torch import nn
 
-OPTIMIZERS = ("SGD", "RMSprop", "Adam")
+OPTIMIZERS = ("SGD", "RMSprop", "Adam", "AdamW")
 EPOCH_EXPONENTIAL = "EpochExponentialLR"
 """``SOLVER.LR_SCHEDULER_NAME`` of the rate that falls by a factor after each epoch."""
 
@@ -47,9 +47,8 @@ def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
             weight_decay=solver.WEIGHT_DECAY,
         )
     else:
-        optimizer = torch.optim.Adam(
-            parameters, lr=solver.BASE_LR, weight_decay=solver.WEIGHT_DECAY
-        )
+        kind = torch.optim.Adam if solver.OPTIMIZER == "Adam" else torch.optim.AdamW
+        optimizer = kind(parameters, lr=solver.BASE_LR, weight_decay=solver.WEIGHT_DECAY)
     return maybe_add_gradient_clipping(cfg, optimizer)
 
 

@@ -28,7 +28,7 @@ from .optimizers import build_lr_scheduler, build_optimizer
 
 logger = logging.getLogger(__name__)
 
-_MASK_BRANCH = ("roi_heads.mask_head.", "roi_heads.weight_transfer.")
+_MASK_BRANCH = ("roi_heads.mask_pooler.", "roi_heads.mask_head.", "roi_heads.weight_transfer.")
 
 
 def freeze_detector(model: nn.Module) -> None:

@@ -15,6 +15,7 @@ from detectron2.structures import ImageList, Instances
 from detectron2.utils.events import get_event_storage
 
 from ..data.partial import class_names_of, set_a_of
+from .all_levels_pooler import with_pooler_levels
 from .box_losses import BoxLosses
 from .class_vectors import load_class_vectors
 from .mask_heads import MaskXHead, instance_classes
@@ -133,6 +134,10 @@ class PartiallySupervisedROIHeads(PredictedFilters, StandardROIHeads):
             stop_gradient=transfer.STOP_GRADIENT,
         )
         return ret
+
+    @classmethod
+    def _init_mask_head(cls, cfg: CfgNode, input_shape: Dict[str, ShapeSpec]) -> Dict[str, Any]:
+        return with_pooler_levels(super()._init_mask_head, cfg, input_shape)
 
     def label_and_sample_proposals(
         self, proposals: List[Instances], targets: List[Instances]

@@ -50,6 +50,8 @@ def test_other_optimizers() -> None:
     assert isinstance(
         build_optimizer(config("SOLVER.OPTIMIZER", "Adam"), model()), torch.optim.Adam
     )
+    adamw = build_optimizer(config("SOLVER.OPTIMIZER", "AdamW"), model())
+    assert isinstance(adamw, torch.optim.AdamW)
     sgd = build_optimizer(config("SOLVER.OPTIMIZER", "SGD", "SOLVER.MOMENTUM", 0.99), model())
     assert isinstance(sgd, torch.optim.SGD) and sgd.param_groups[0]["momentum"] == 0.99
     with pytest.raises(ValueError, match="SOLVER.OPTIMIZER is 'LBFGS', .*RMSprop"):
