@@ -4,13 +4,13 @@ import argparse
 import contextlib
 import importlib
 import logging
-import os
-import re
 import sys
 from typing import Iterator, List, Optional
 
 from detectron2.utils.logger import setup_logger
-from torch.multiprocessing import ProcessRaisedException
+
+from ..errors import is_expected, one_line
+from ..processes import EndedBySignal, signals_end_in_good_order
 
 COMMANDS = {
     "train": "seg_every_thing.cli.train",
@@ -22,10 +22,6 @@ COMMANDS = {
     "study": "seg_every_thing.cli.study",
     "benchmark": "seg_every_thing.cli.benchmark",
 }
-
-_EXPECTED = (OSError, ValueError, KeyError, AssertionError, ProcessRaisedException)
-"""What bad input raises here and in detectron2, in this process or one of several that train;
-anything else is a defect and keeps its traceback."""
 
 
 def main(argv: Optional[List[str]] = None) -> int:
@@ -56,24 +52,17 @@ def main(argv: Optional[List[str]] = None) -> int:
 def one_line_errors(program: str = "seg-every-thing") -> Iterator[None]:
     """Let bad input end the program with one line on stderr and exit code 1.
 
-    ``SEG_EVERY_THING_TRACEBACK=1`` shows where it came from.
+    A signal (Ctrl-C, SIGTERM, SIGHUP; or the end of a process that it needs) gives one line, too,
+    and exit code 128 + signal.
     """
     try:
-        yield
-    except _EXPECTED as e:
-        if os.getenv("SEG_EVERY_THING_TRACEBACK"):
+        with signals_end_in_good_order():
+            yield
+    except EndedBySignal as e:
+        sys.stderr.write(f"{program}: {e}\n")
+        sys.exit(128 + e.number)
+    except Exception as e:
+        if not is_expected(e):
             raise
-        sys.stderr.write(f"{program}: error: {_one_line(e)}\n")
+        sys.stderr.write(f"{program}: error: {one_line(e)}\n")
         sys.exit(1)
-
-
-def _one_line(error: BaseException) -> str:
-    if isinstance(error, KeyError) and len(error.args) == 1:
-        text = str(error.args[0])  # str(KeyError) would add quotes
-    else:
-        text = str(error)
-    # Errors of worker processes arrive as a whole traceback that ends with the message.
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    if not lines:
-        return type(error).__name__
-    return re.sub(r"^[\w.]+(Error|Exception): ", "", lines[-1]) if len(lines) > 1 else lines[-1]

@@ -7,6 +7,7 @@ random generators.  Images are not read again to get there.
 
 import contextlib
 import itertools
+import os
 from typing import Any, Dict, Iterable, Iterator, List, Optional, Set, Tuple
 
 import numpy as np
@@ -17,6 +18,7 @@ from detectron2.utils import comm
 from detectron2.utils.env import seed_all_rng
 from torch.utils.data import Dataset, IterableDataset, Sampler, get_worker_info
 
+from ..processes import end_with_parent
 from .random_state import States, generator_states, generators_at, set_generator_states
 
 Sample = Dict[str, Any]
@@ -48,6 +50,7 @@ class TrainingStream(IterableDataset):
         self.batch_size = batch_size
         self.num_workers = num_workers
         self.grouped = grouped
+        self.process = os.getpid()
         self.seed = torch.initial_seed()  # differs between processes
         # Where to start: the next number, earlier ones to give first, and the generators' states.
         self.start = 0
@@ -73,6 +76,7 @@ class TrainingStream(IterableDataset):
             yield {**sample, _NUMBER: number}
 
     def _in_worker(self, worker: int) -> Iterator[Sample]:
+        end_with_parent(self.process)
         in_a_row = 1 if self.grouped else self.batch_size
         for i, (number, index) in enumerate(self._numbered()):
             if i // in_a_row % self.num_workers == worker:

@@ -8,7 +8,7 @@ from typing import Any, Dict, List, Sequence, Union
 from unittest import mock
 
 from detectron2.config import CfgNode
-from detectron2.engine import default_setup, defaults, launch
+from detectron2.engine import default_setup, defaults
 from detectron2.evaluation import verify_results
 from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
@@ -24,6 +24,7 @@ from ..files import (
     make_output_dir,
 )
 from ..model_zoo import find_config_file
+from .ranks import launch
 from .semantic_trainer import trainer_class
 
 OWN_DATA_CONFIG = "photos/maskx_efficientnet_lite0.yaml"

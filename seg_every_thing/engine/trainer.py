@@ -22,6 +22,7 @@ from ..data.dataset_mapper import PartialSupervisionMapper
 from ..data.partial import check_data_set, load_training_dicts, valid_annotations
 from ..data.training_stream import build_training_loader
 from ..evaluation.coco import PartialCOCOEvaluator, counted_results
+from .divergence import FiniteWeights, divergence_explained, errors_told_once
 from .exact_resume import ExactResume
 from .given_boxes import evaluate_given_boxes
 from .optimizers import build_lr_scheduler, build_optimizer
@@ -84,14 +85,20 @@ class Trainer(DefaultTrainer):
     reports AP for set A and set B, and with ``MODEL.FREEZE_DETECTOR`` trains the mask branch alone.
     """
 
+    max_iter: int
+
     def __init__(self, cfg: CfgNode) -> None:
         """
         Args:
             cfg: a detectron2 config with :func:`add_seg_every_thing_config`.
 
         Raises:
-            ValueError: when the config asks for masks at given boxes of a model without masks.
+            ValueError: when the config asks for masks at given boxes of a model without masks, or
+                for no iteration, image or checkpoint.
         """
+        for key in ("MAX_ITER", "IMS_PER_BATCH", "CHECKPOINT_PERIOD"):
+            if cfg.SOLVER[key] < 1:
+                raise ValueError(f"SOLVER.{key} is {cfg.SOLVER[key]}, expected 1 or more")
         if cfg.TEST.GIVEN_BOXES and not cfg.MODEL.MASK_ON:
             raise ValueError("TEST.GIVEN_BOXES True needs masks: set MODEL.MASK_ON True")
         checkpointer = partial(SafeCheckpointer, require="some")
@@ -151,12 +158,46 @@ class Trainer(DefaultTrainer):
         savers = [hook for hook in hooks if isinstance(hook, PeriodicCheckpointer)]
         others = [hook for hook in hooks if hook not in savers]
         after = next(i for i, hook in enumerate(others) if isinstance(hook, EvalHook)) + 1
-        exact = ExactResume(self.cfg.SOLVER.CHECKPOINT_PERIOD, self.cfg.TEST.EVAL_PERIOD)
-        return [*others[:after], exact, *savers, *others[after:]]
+        periods = (self.cfg.SOLVER.CHECKPOINT_PERIOD, self.cfg.TEST.EVAL_PERIOD)
+        finite, exact = FiniteWeights(*periods), ExactResume(*periods)
+        return [
+            *(*others[: after - 1], finite, others[after - 1]),
+            *(exact, *savers, *others[after:]),
+        ]
+
+    def train(self) -> Any:
+        """As in DefaultTrainer.
+
+        Raises:
+            FloatingPointError: when training diverges; the message says what to do.
+        """
+        with errors_told_once():
+            return super().train()
+
+    def run_step(self) -> None:
+        """One iteration."""
+        with divergence_explained(self):
+            super().run_step()
+
+    def after_train(self) -> None:
+        """As in DefaultTrainer, but nothing is evaluated when the last iteration has failed."""
+        goal = self.max_iter
+        self.max_iter = goal + int(self.iter < goal)
+        super().after_train()
+        self.max_iter = goal
 
     @classmethod
     def build_model(cls, cfg: CfgNode) -> nn.Module:
-        """Build the model, with a frozen detector if the config says so."""
+        """Build the model, with a frozen detector if the config says so.
+
+        Raises:
+            ValueError: for no classes, or a frozen detector without a mask branch.
+        """
+        for head in ("ROI_HEADS", "SEM_SEG_HEAD"):
+            if cfg.MODEL[head].NUM_CLASSES < 1:
+                raise ValueError(
+                    f"MODEL.{head}.NUM_CLASSES is {cfg.MODEL[head].NUM_CLASSES}, expected 1 or more"
+                )
         model = super().build_model(cfg)
         if cfg.MODEL.FREEZE_DETECTOR:
             freeze_detector(model)

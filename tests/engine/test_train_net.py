@@ -90,6 +90,11 @@ def test_missing_config_and_unknown_keys(run: Run, capsys: Any, tmp_path: Path) 
         ("DATASETS.MASK_CLASSES", "shapes_a", ["shapes_a", "did you mean 'shapes_A'"]),
         ("DATASETS.MASK_CLASSES", "voc", ["does not fit"]),
         ("DATASETS.TRAIN", "('shapes_trian',)", ["shapes_trian", "shapes_train"]),
+        ("SOLVER.MAX_ITER", "0", ["SOLVER.MAX_ITER is 0"]),
+        ("SOLVER.IMS_PER_BATCH", "-2", ["SOLVER.IMS_PER_BATCH is -2"]),
+        ("SOLVER.CHECKPOINT_PERIOD", "0", ["SOLVER.CHECKPOINT_PERIOD is 0"]),
+        ("MODEL.ROI_HEADS.NUM_CLASSES", "0", ["MODEL.ROI_HEADS.NUM_CLASSES is 0"]),
+        ("MODEL.SEM_SEG_HEAD.NUM_CLASSES", "-1", ["MODEL.SEM_SEG_HEAD.NUM_CLASSES is -1"]),
         ("MODEL.ROI_BOX_HEAD.CLS_AGNOSTIC_BBOX_REG", "True", ["CLS_AGNOSTIC_BBOX_REG", "cls"]),
     ],
 )

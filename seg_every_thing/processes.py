@@ -1,0 +1,96 @@
+"""Processes that end together, and signals that end a program in good order."""
+
+import contextlib
+import ctypes
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+import time
+from typing import Any, Iterator
+from unittest import mock
+
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h
+
+
+class EndedBySignal(BaseException):
+    """A signal ends this program, or has ended a process that it needs.
+
+    Attributes:
+        number: of the signal; the program's exit code is 128 + number.
+    """
+
+    def __init__(self, number: int, who: str) -> None:
+        hint = " (the kernel does so for want of memory)" if number == signal.SIGKILL else ""
+        super().__init__(f"{who} {signal.Signals(number).name}{hint}")
+        self.number = number
+
+
+@contextlib.contextmanager
+def signals_end_in_good_order() -> Iterator[None]:
+    """Let signals that ask the program to end raise :class:`EndedBySignal` inside the block.
+
+    Python does so for Ctrl-C alone; without it, files that are being written would stay behind.
+
+    Raises:
+        EndedBySignal: for SIGINT, SIGTERM and SIGHUP.
+    """
+
+    def end(number: int, _: Any) -> None:
+        signal.signal(number, signal.SIG_DFL)  # who sends it twice is in a hurry
+        raise EndedBySignal(number, "ended by")
+
+    before = {}
+    if threading.current_thread() is threading.main_thread():
+        for name in ("SIGTERM", "SIGHUP"):  # Windows knows one of them
+            number = getattr(signal, name, None)
+            if number is not None and signal.getsignal(number) == signal.SIG_DFL:
+                before[number] = signal.signal(number, end)
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise EndedBySignal(signal.SIGINT, "ended by") from None
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def starting_processes() -> Iterator[None]:
+    """Start processes that end when this one wants it: Ctrl-C in a terminal does not reach them.
+
+    Nor does Python, which tidies up after those that were killed, warn about it.
+    """
+    quiet = "ignore:resource_tracker:UserWarning"
+    warnings = ",".join(filter(None, [os.getenv("PYTHONWARNINGS"), quiet]))
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(mock.patch.dict(os.environ, PYTHONWARNINGS=warnings))
+        if hasattr(signal, "pthread_sigmask"):
+            before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+            stack.callback(signal.pthread_sigmask, signal.SIG_SETMASK, before)
+        yield
+
+
+def end_with_parent(parent: int) -> None:
+    """Let this process end within seconds of its parent, however that ends.
+
+    Args:
+        parent: process id of the parent, as it knows it itself.
+    """
+    if sys.platform.startswith("linux"):
+        # At once, and whatever this process waits for.
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(2)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def kill_children() -> None:
+    """End all processes that this one has started with ``multiprocessing``, at once."""
+    for child in multiprocessing.active_children():
+        child.kill()
