@@ -34,6 +34,10 @@ def add_seg_every_thing_config(cfg: CN) -> None:
     # "shapes_E5_A36B12", or the path of a .txt / .json list of class names.
     # Works on every registered detection data set.  Objects of other classes train boxes only.
     cfg.DATASETS.MASK_CLASSES = "all"
+    # What happens to annotations of which nothing can be made, in training and test sets: "error"
+    # (before anything trains, naming the first ten), or "set_aside" (their objects train boxes only
+    # or are left out; data_report.json counts them).
+    cfg.DATASETS.ON_BAD_ANNOTATION = "error"
 
     # A user's own COCO-format files, and the folder of the images of each (or one for all).  They
     # become the data sets own_train and own_val and decide DATASETS.TRAIN, DATASETS.TEST and

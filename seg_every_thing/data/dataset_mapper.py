@@ -11,7 +11,8 @@ from detectron2.data import detection_utils as utils
 from detectron2.structures import Boxes, Instances
 
 from .images import check_image_size, preparing, read_image
-from .partial import set_a_of, usable_segmentation
+from .partial import set_a_of
+from .segmentations import usable_segmentation
 
 
 class PartialSupervisionMapper(DatasetMapper):

@@ -10,7 +10,7 @@ from typing import Callable, Dict, FrozenSet, List, NamedTuple, Optional, Sequen
 from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
 
-from .partial import class_names_of
+from .catalog import class_names_of
 from .splits import resolve_class_split
 
 logger = logging.getLogger(__name__)

@@ -101,7 +101,7 @@ def evaluate_given_boxes(
         the default there is ``"given_fit"``, too: the same for the threshold "fit".  ``{}`` on all
         processes but the main one.
     """
-    objects = objects_with_masks(dataset_name)
+    objects = objects_with_masks(dataset_name, cfg.DATASETS.ON_BAD_ANNOTATION)
     columns = {"given": "instances"}
     if cfg.TEST.MASK_THRESHOLD in (None, 0.5):
         columns["given_fit"] = "instances_fit"
@@ -114,6 +114,7 @@ def evaluate_given_boxes(
             name=name,
             key=key,
             objects=objects,
+            on_bad_annotation=cfg.DATASETS.ON_BAD_ANNOTATION,
         )
         for name, key in columns.items()
     ]

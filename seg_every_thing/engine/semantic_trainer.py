@@ -11,7 +11,7 @@ from detectron2.evaluation import verify_results
 from detectron2.modeling import META_ARCH_REGISTRY, SemanticSegmentor
 from detectron2.utils import comm
 
-from ..data.partial import check_data_set
+from ..data.catalog import check_data_set
 from ..data.semantic_mapper import SemanticMapper
 from ..data.training_stream import build_training_loader
 from ..evaluation.semantic import FourMetricEvaluator
@@ -43,6 +43,10 @@ class SemanticTrainer(Trainer):
     ``TEST.EVAL_PERIOD`` the best model in ``model_best.pth``, with ``TEST.EARLY_STOPPING`` an end
     as soon as it gets no better.
     """
+
+    @classmethod
+    def check_annotations(cls, cfg: CfgNode, training: bool) -> None:
+        """Nothing: there are no objects, and labels are checked as they are read."""
 
     @classmethod
     def build_train_loader(cls, cfg: CfgNode) -> Any:

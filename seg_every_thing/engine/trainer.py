@@ -18,10 +18,13 @@ from torch import nn
 from ..checkpoint.compatibility import UnfitCheckpointError
 from ..checkpoint.loading import last_checkpoint, readable_checkpoint
 from ..checkpoint.safe_checkpointer import SafeCheckpointer
+from ..data.catalog import check_data_set, checked_loading, evaluation_use, valid_annotations
+from ..data.data_report import TRAINING, DataReport, write_data_report
 from ..data.dataset_mapper import PartialSupervisionMapper
-from ..data.partial import check_data_set, load_training_dicts, valid_annotations
+from ..data.partial import load_training_dicts
 from ..data.training_stream import build_training_loader
 from ..evaluation.coco import PartialCOCOEvaluator, counted_results
+from .annotation_check import check_annotations
 from .divergence import FiniteWeights, divergence_explained, errors_told_once
 from .exact_resume import ExactResume
 from .given_boxes import evaluate_given_boxes
@@ -94,13 +97,15 @@ class Trainer(DefaultTrainer):
 
         Raises:
             ValueError: when the config asks for masks at given boxes of a model without masks, or
-                for no iteration, image or checkpoint.
+                for no iteration, image or checkpoint, or annotations are unusable.
+            FileNotFoundError: when an annotation file is missing.
         """
         for key in ("MAX_ITER", "IMS_PER_BATCH", "CHECKPOINT_PERIOD"):
             if cfg.SOLVER[key] < 1:
                 raise ValueError(f"SOLVER.{key} is {cfg.SOLVER[key]}, expected 1 or more")
         if cfg.TEST.GIVEN_BOXES and not cfg.MODEL.MASK_ON:
             raise ValueError("TEST.GIVEN_BOXES True needs masks: set MODEL.MASK_ON True")
+        self.check_annotations(cfg, training=True)
         checkpointer = partial(SafeCheckpointer, require="some")
         safe = mock.patch.object(defaults, "DetectionCheckpointer", checkpointer)
         with _ddp_fit_for(cfg.MODEL.DEVICE), safe:
@@ -206,7 +211,9 @@ class Trainer(DefaultTrainer):
     @classmethod
     def build_train_loader(cls, cfg: CfgNode) -> Any:
         """A loader of every box and every usable mask of the training sets."""
-        dicts = load_training_dicts(cfg)
+        reports: List[DataReport] = []
+        dicts = load_training_dicts(cfg, reports)
+        write_data_report(cfg.OUTPUT_DIR, TRAINING, reports)
         return build_training_loader(cfg, cls.build_mapper(cfg), dicts)
 
     @classmethod
@@ -223,7 +230,7 @@ class Trainer(DefaultTrainer):
             FileNotFoundError: when the annotation file is missing.
         """
         check_data_set(dataset_name)
-        with valid_annotations([dataset_name]):
+        with valid_annotations([dataset_name]), checked_loading(evaluation_use(cfg)):
             return build_detection_test_loader(
                 cfg,
                 dataset_name,
@@ -232,11 +239,17 @@ class Trainer(DefaultTrainer):
             )
 
     @classmethod
+    def check_annotations(cls, cfg: CfgNode, training: bool) -> None:
+        """As :func:`annotation_check.check_annotations`; a subclass may check others."""
+        check_annotations(cfg, training)
+
+    @classmethod
     def test(cls, cfg: CfgNode, model: nn.Module, evaluators: Any = None) -> Dict[str, Any]:
         """As in DefaultTrainer; with ``TEST.GIVEN_BOXES`` also of masks at ground-truth boxes.
 
         That alone for a ``BoxToMask``, which finds no boxes itself.
         """
+        cls.check_annotations(cfg, training=False)
         detects = cfg.MODEL.META_ARCHITECTURE != "BoxToMask"
         results = super().test(cfg, model, evaluators) if detects else {}
         for name in cfg.DATASETS.TEST if cfg.TEST.GIVEN_BOXES or not detects else ():
@@ -274,6 +287,7 @@ class Trainer(DefaultTrainer):
             dataset_name,
             class_split=cfg.TEST.CLASS_SPLIT or cfg.DATASETS.MASK_CLASSES,
             tasks=tuple(task for task, on in tasks.items() if on),
+            on_bad_annotation=cfg.DATASETS.ON_BAD_ANNOTATION,
             output_dir=output_folder,
             max_dets_per_image=counted_results(cfg.TEST.DETECTIONS_PER_IMAGE),
             kpt_oks_sigmas=tuple(cfg.TEST.KEYPOINT_OKS_SIGMAS),

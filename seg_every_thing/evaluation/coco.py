@@ -12,7 +12,15 @@ from detectron2.utils.logger import create_small_table
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from ..data.partial import check_data_set, class_names_of, valid_annotations
+from ..data.catalog import (
+    Use,
+    check_data_set,
+    checked_loading,
+    class_names_of,
+    is_coco_file,
+    valid_annotations,
+)
+from ..data.data_report import EVALUATION
 from ..data.splits import resolve_class_split
 from ..files import AtomicPathManager, write_json
 
@@ -86,16 +94,24 @@ class PartialCOCOEvaluator(COCOEvaluator):
     _coco_api: COCO
     _tasks: Optional[Sequence[str]]
 
-    def __init__(self, dataset_name: str, *, class_split: str = "all", **kwargs: Any) -> None:
+    def __init__(
+        self,
+        dataset_name: str,
+        *,
+        class_split: str = "all",
+        on_bad_annotation: str = "error",
+        **kwargs: Any,
+    ) -> None:
         """
         Args:
             dataset_name: a registered data set in COCO format.
             class_split: as ``DATASETS.MASK_CLASSES``; "all" = no sets to tell apart.
+            on_bad_annotation: as ``DATASETS.ON_BAD_ANNOTATION``.
             kwargs: as for :class:`COCOEvaluator`.
 
         Raises:
             FileNotFoundError: when the annotation file is missing.
-            ValueError: when the split does not fit the data set.
+            ValueError: when the split does not fit the data set, or the ground truth is unusable.
         """
         check_data_set(dataset_name)
         class_names = class_names_of(dataset_name)
@@ -103,7 +119,10 @@ class PartialCOCOEvaluator(COCOEvaluator):
         if class_split != "all":
             split = resolve_class_split(class_split, class_names)
             self.class_sets.update(_A=split.set_a, _B=split.set_b)
-        with valid_annotations([dataset_name]):
+        tasks = kwargs.get("tasks") or ("segm",)  # None = whatever there are predictions for
+        use = Use(EVALUATION, "all" if "segm" in tasks else "", on_bad_annotation)
+        own_file = dataset_name if is_coco_file(dataset_name) else ""
+        with valid_annotations([dataset_name]), checked_loading(use, own_file):
             super().__init__(dataset_name, **kwargs)
             keypoints = len(self._metadata.get("keypoint_names") or ())
             for annotation in self._coco_api.dataset.get("annotations", ()):
@@ -169,11 +188,6 @@ def _fill_in(annotation: Dict[str, Any], num_keypoints: int = 0) -> None:
     # Box-only data sets often leave these two out.
     annotation.setdefault("iscrowd", 0)
     annotation.setdefault("area", annotation["bbox"][2] * annotation["bbox"][3])
-    if isinstance(annotation.get("segmentation"), list):
-        # Polygons of fewer than 3 points are no masks, and would be taken for boxes, or crash it.
-        annotation["segmentation"] = [
-            p for p in annotation["segmentation"] if len(p) % 2 == 0 and len(p) >= 6
-        ]
 
 
 def _ignoring_box_only(coco_api: COCO) -> COCO:

@@ -14,7 +14,10 @@ from detectron2.structures import Boxes, BoxMode, Instances
 from detectron2.utils import comm
 from tabulate import tabulate
 
-from ..data.partial import check_data_set, usable_segmentation, valid_annotations
+from ..data.boxes import EMPTY_BOX
+from ..data.catalog import Use, check_data_set, checked_loading, valid_annotations
+from ..data.data_report import DROPPED, EVALUATION
+from ..data.segmentations import usable_segmentation
 from ..files import write_json
 from .coco import ABSENT, PartialCOCOEvaluator, counted_results
 from .mask_iou import mask_and_boundary_iou
@@ -50,19 +53,26 @@ class ImageObjects(NamedTuple):
         return instances
 
 
-def objects_with_masks(dataset_name: str) -> Dict[Any, ImageObjects]:
+def objects_with_masks(
+    dataset_name: str, on_bad_annotation: str = "error"
+) -> Dict[Any, ImageObjects]:
     """The objects of a data set whose masks can be compared with, by image id.
 
     Crowds, objects without a mask, and boxes without an area are left out, and the log counts them.
+
+    Args:
+        dataset_name: a registered data set.
+        on_bad_annotation: as ``DATASETS.ON_BAD_ANNOTATION``.
 
     Raises:
         ValueError: for a data set that is not registered, or broken.
         FileNotFoundError: when its annotation file is missing.
     """
     check_data_set(dataset_name)
-    counts = dict.fromkeys(("objects", "crowds", "without a mask", "without an area"), 0)
+    counts = dict.fromkeys(("objects", "crowds", "without a mask"), 0)
     found = {}
-    with valid_annotations([dataset_name]):
+    use = Use(EVALUATION, on_bad=on_bad_annotation)
+    with valid_annotations([dataset_name]), checked_loading(use) as reports:
         for record in DatasetCatalog.get(dataset_name):
             size = record["height"], record["width"]
             boxes, classes, masks = [], [], []
@@ -73,8 +83,6 @@ def objects_with_masks(dataset_name: str) -> Dict[Any, ImageObjects]:
                     counts["crowds"] += 1
                 elif not mask:
                     counts["without a mask"] += 1
-                elif box[2] <= box[0] or box[3] <= box[1]:
-                    counts["without an area"] += 1
                 else:
                     counts["objects"] += 1
                     boxes.append(box)
@@ -88,7 +96,7 @@ def objects_with_masks(dataset_name: str) -> Dict[Any, ImageObjects]:
     logger.info(
         "%s: masks at the boxes of %d objects; %d crowds, %d objects without a mask and %d boxes "
         "without an area are left out",
-        *(dataset_name, *counts.values()),
+        *(dataset_name, *counts.values(), sum(r.number(DROPPED, EMPTY_BOX) for r in reports)),
     )
     return found
 
@@ -122,6 +130,7 @@ class GivenBoxEvaluator(DatasetEvaluator):
         name: str = "given",
         key: str = "instances",
         objects: Optional[Dict[Any, ImageObjects]] = None,
+        on_bad_annotation: str = "error",
     ) -> None:
         """
         Args:
@@ -132,12 +141,15 @@ class GivenBoxEvaluator(DatasetEvaluator):
             name: of the results.
             key: of the instances in the outputs.
             objects: of :func:`objects_with_masks`, where they have been read already.
+            on_bad_annotation: as ``DATASETS.ON_BAD_ANNOTATION``.
 
         Raises:
             ValueError: for a data set that is not registered, broken, or does not fit the split.
             FileNotFoundError: when its annotation file is missing.
         """
-        self.objects = objects_with_masks(dataset_name) if objects is None else objects
+        if objects is None:
+            objects = objects_with_masks(dataset_name, on_bad_annotation)
+        self.objects = objects
         if not any(len(x.classes) for x in self.objects.values()):
             logger.warning("%s has no object with a mask to compare with", dataset_name)
         self._name, self._key = name, key
@@ -146,6 +158,7 @@ class GivenBoxEvaluator(DatasetEvaluator):
         self._coco = PartialCOCOEvaluator(
             dataset_name,
             class_split=class_split,
+            on_bad_annotation=on_bad_annotation,
             tasks=("segm",),
             distributed=distributed,
             output_dir=output_dir,

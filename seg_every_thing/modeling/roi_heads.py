@@ -14,7 +14,8 @@ from detectron2.modeling.roi_heads import (
 from detectron2.structures import ImageList, Instances
 from detectron2.utils.events import get_event_storage
 
-from ..data.partial import class_names_of, set_a_of
+from ..data.catalog import class_names_of
+from ..data.partial import set_a_of
 from .all_levels_pooler import with_pooler_levels
 from .box_losses import BoxLosses
 from .class_vectors import load_class_vectors

@@ -8,7 +8,7 @@ import pycocotools.mask as mask_util
 from detectron2.structures import BoxMode, Instances
 from detectron2.structures.masks import polygons_to_bitmask
 
-from ..data.partial import usable_segmentation
+from ..data.segmentations import usable_segmentation
 from .class_colors import class_color, kind_of
 from .painter import DrawnObject, Painter
 from .panels import enlargement

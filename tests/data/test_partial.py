@@ -14,14 +14,14 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets import register_coco_instances
 
 from seg_every_thing import PartialSupervisionMapper, add_seg_every_thing_config
+from seg_every_thing.data.catalog import class_names_of
 from seg_every_thing.data.partial import (
-    class_names_of,
     count_supervision,
     load_training_dicts,
     log_supervision,
     set_a_of,
-    usable_segmentation,
 )
+from seg_every_thing.data.segmentations import usable_segmentation
 
 INVALID = [[[1.0, 2]], [[1.0, 2, 3, 4]], [[1.0, 2, 3, 4, 5, 6, 7]], [[]]]  # too short or odd
 

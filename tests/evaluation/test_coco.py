@@ -28,7 +28,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from seg_every_thing import PartialCOCOEvaluator
-from seg_every_thing.data.partial import class_names_of
+from seg_every_thing.data.catalog import class_names_of
 from seg_every_thing.evaluation.coco import ABSENT, split_metrics
 
 SIZE = 240
