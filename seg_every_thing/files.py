@@ -161,13 +161,22 @@ def read_json(path: PathLike) -> Any:
         raise ValueError(f"'{printable(path)}' is not valid JSON: {e}") from e
 
 
-def make_output_dir(path: PathLike) -> Path:
+def make_output_dir(path: PathLike, *, utf_8: bool = False) -> Path:
     """Create an output folder and make sure that it can be written.
+
+    Args:
+        path: of the folder.
+        utf_8: refuse another name, which TensorBoard would fail on in the midst of a training.
 
     Raises:
         OSError: naming the folder.
+        ValueError: for a name that is refused.
     """
     path = Path(path)
+    if utf_8 and any("\ud800" <= c <= "\udfff" for c in str(path)):
+        raise ValueError(
+            f"the output folder '{printable(path)}' has a name that is not UTF-8: give another"
+        )
     try:
         path.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=path):
@@ -182,6 +191,16 @@ def make_output_dir(path: PathLike) -> Path:
 def printable(path: PathLike) -> str:
     """A path as text that can be written anywhere, whatever its bytes are."""
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in str(path))
+
+
+def escape_in(stream: Any) -> None:
+    """Let a text stream escape what it cannot encode, say a name that is not UTF-8, and not fail.
+
+    Args:
+        stream: of a log, for example.
+    """
+    if isinstance(stream, io.TextIOWrapper):
+        stream.reconfigure(errors="backslashreplace")
 
 
 def check_targets(

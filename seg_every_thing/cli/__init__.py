@@ -10,6 +10,7 @@ from typing import Iterator, List, Optional
 from detectron2.utils.logger import setup_logger
 
 from ..errors import is_expected, one_line
+from ..files import escape_in
 from ..processes import EndedBySignal, signals_end_in_good_order
 
 COMMANDS = {
@@ -41,6 +42,7 @@ def main(argv: Optional[List[str]] = None) -> int:
         module.add_arguments(command)
         command.set_defaults(run=module.run)
     args = parser.parse_args(argv)
+    escape_in(sys.stdout)
     if args.command != "train":  # which logs to its output folder, too, and sets up both
         for name in ("detectron2", "fvcore", "seg_every_thing"):
             setup_logger(name=name).setLevel(logging.INFO)

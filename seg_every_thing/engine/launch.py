@@ -3,6 +3,7 @@
 import argparse
 import logging
 import os
+import sys
 from pathlib import Path
 from typing import Any, Dict, List, Sequence, Union
 from unittest import mock
@@ -20,6 +21,7 @@ from ..files import (
     AtomicPathManager,
     PathLike,
     check_targets,
+    escape_in,
     full_disk_named,
     make_output_dir,
 )
@@ -44,11 +46,15 @@ def setup(args: argparse.Namespace) -> CfgNode:
     cfg = load_config(args.config_file, args.opts)
     cfg.freeze()
     _check_output(args, cfg)
-    make_output_dir(cfg.OUTPUT_DIR)
+    make_output_dir(cfg.OUTPUT_DIR, utf_8=True)
+    escape_in(sys.stdout)  # also in processes that are not the first
     files = _KeepingPathManager() if args.eval_only else AtomicPathManager()
     with mock.patch.object(defaults, "PathManager", files):
         default_setup(cfg, args)
     setup_logger(cfg.OUTPUT_DIR, comm.get_rank(), name="seg_every_thing", abbrev_name="set")
+    for name in ("detectron2", "fvcore", "seg_every_thing"):
+        for handler in logging.getLogger(name).handlers:
+            escape_in(getattr(handler, "stream", None))
     if cfg.DATASETS.CATEGORIES:
         names = [name for _, name in cfg.DATASETS.CATEGORIES]
         logger.info(
@@ -67,8 +73,8 @@ def _check_output(args: argparse.Namespace, cfg: CfgNode) -> None:
         return
     output = Path(cfg.OUTPUT_DIR)
     read = [args.config_file, cfg.MODEL.WEIGHTS, *cfg.DATASETS.TRAIN_JSON, *cfg.DATASETS.VAL_JSON]
-    written = [output / name for name in ("config.yaml", "metrics.json", "last_checkpoint")]
-    check_targets(read, [*written, *output.glob("model_*.pth")])
+    names = ("config.yaml", "metrics.json", "last_checkpoint", "data_report.json")
+    check_targets(read, [*(output / name for name in names), *output.glob("model_*.pth")])
 
 
 class _KeepingPathManager(AtomicPathManager):

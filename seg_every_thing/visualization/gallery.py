@@ -52,7 +52,7 @@ def write_gallery(
         source = Path(os.path.relpath(folder / item.file, folder)).as_posix()
         width, height = _picture_size(folder / item.file)
         aspects.append(width / height)
-        url, caption = quote(source), html.escape(item.caption)
+        url, caption = quote(os.fsencode(source)), html.escape(item.caption)
         figures.append(
             f'<figure><a href="{url}"><img src="{url}" alt="{caption}" width="{width}" '
             f'height="{height}" loading="lazy"></a><figcaption>{caption}</figcaption></figure>'

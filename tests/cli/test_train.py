@@ -1,6 +1,8 @@
 """`seg-every-thing train` is projects_train_net.py, wherever the package is installed."""
 
 import json
+import os
+import shutil
 from pathlib import Path
 from typing import Any, Dict, Iterator, List
 
@@ -114,6 +116,30 @@ def test_own_data_are_one_command(own: List[str], tmp_path: Path, capsys: Any) -
     assert main(["demo", *page, *saved, "--opts", *weights]) == 0
     images = json.loads((tmp_path / "page" / "images.json").read_text())
     assert {c["id"]: c["name"] for c in images["categories"]} == {1: "cup", 3: "dog", 7: "kite"}
+
+
+def test_names_that_are_not_utf_8(own: List[str], tmp_path: Path, capsys: Any) -> None:
+    """Of images, annotations and folders; an output folder is refused, which TensorBoard needs."""
+    folder = tmp_path / os.fsdecode(b"caf\xe9")
+    shutil.copytree(own[3], folder)
+    content = json.loads(Path(own[1]).read_text())
+    name = os.fsdecode(b"\xe9.png")
+    (folder / content["images"][0]["file_name"]).rename(folder / name)
+    content["images"][0]["file_name"] = name
+    (folder / "a.json").write_text(json.dumps(content))
+    data = (str(folder / "a.json"), str(folder))
+    command = ["train", "--config-file", "shapes/detector.yaml", *SMALL]
+    for part in ("train", "val"):
+        command[3:3] = [f"--{part}-json", data[0], f"--{part}-images", data[1]]
+    assert main([*command, "OUTPUT_DIR", str(tmp_path / "out")]) == 0
+    assert (tmp_path / "out" / "inference" / "own_val" / "metrics.json").is_file()
+    assert r"caf\udce9/a.json" in (tmp_path / "out" / "log.txt").read_text()
+    captured = capsys.readouterr()
+    assert r"caf\udce9/a.json" in captured.out and "Traceback" not in captured.err
+    with pytest.raises(SystemExit):
+        main([*command, "OUTPUT_DIR", str(folder / "out")])
+    assert r"caf\udce9/out' has a name that is not UTF-8" in capsys.readouterr().err
+    assert not (folder / "out").exists()
 
 
 def test_every_process_knows_own_data(own: List[str], tmp_path: Path, capfd: Any) -> None:

@@ -135,9 +135,10 @@ class ObjectWriter:
         """
         categories = as_categories(self._classes)
         with contextlib.ExitStack() as stack:
-            writers = {}
+            writers, opened = {}, []
             for split, path in files.items():
-                writer = MemberWriter(stack.enter_context(written_atomically(path)))
+                opened.append(stack.enter_context(written_atomically(path)))
+                writer = MemberWriter(opened[-1])
                 writer.put("info", {"description": f"Visual Genome, {split}"})
                 writer.put("categories", categories)
                 writer.start_list("images")
@@ -156,6 +157,8 @@ class ObjectWriter:
                     writers[image.split].extend(lines)
             for writer in writers.values():
                 writer.finish()
+            for file in opened:  # or a full disk would show when some of them are in place
+                file.flush()
         self.tally["images without a record of objects"] = len(self._images) - len(seen)
 
     def _annotations(self, record: Any, image: VGImage, path: PathLike) -> Iterator[str]:

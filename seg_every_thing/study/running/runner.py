@@ -66,7 +66,7 @@ class StudyRunner:
             overrides: KEY, VALUE, ... on top of every row.
         """
         self.suite = suite
-        self.output = make_output_dir(output)
+        self.output = make_output_dir(output, utf_8=True)
         self.register_data = register_data
         self.overrides = list(overrides)
         self._fingerprints: Dict[int, str] = {}

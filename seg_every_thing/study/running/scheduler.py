@@ -15,7 +15,7 @@ from typing import Any, Callable, Dict, List, Sequence, Tuple
 
 import torch
 
-from ...files import full_disk_named
+from ...files import escape_in, full_disk_named
 
 logger = logging.getLogger(__name__)
 
@@ -187,6 +187,7 @@ def _log_to_file_only(folder: Path) -> None:
         for old in log.handlers:
             old.close()
         handler = logging.FileHandler(folder / "log.txt")
+        escape_in(handler.stream)
         handler.setFormatter(logging.Formatter("[%(asctime)s %(name)s]: %(message)s"))
         log.handlers, log.propagate = [handler], False
         log.setLevel(logging.INFO)
