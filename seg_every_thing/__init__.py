@@ -8,8 +8,9 @@ from .config import add_seg_every_thing_config
 from .data.dataset_mapper import PartialSupervisionMapper
 from .data.datasets.shapes import register_shapes
 from .data.splits import resolve_class_split
+from .engine.freezing import freeze_detector
 from .engine.launch import train
-from .engine.trainer import Trainer, freeze_detector
+from .engine.trainer import Trainer
 from .evaluation.coco import PartialCOCOEvaluator
 from .evaluation.given_boxes import GivenBoxEvaluator
 from .modeling import ablations, semantic, timm_backbone  # noqa: F401  (for their registries)

@@ -1,10 +1,10 @@
 """Data sets in which some objects have masks: loading them without a loss, and what they teach."""
 
 import logging
-from typing import Any, Collection, Dict, List, Optional, Tuple
+from typing import Any, Dict, List, Optional, Tuple
 
 from detectron2.config import CfgNode
-from detectron2.data import get_detection_dataset_dicts
+from detectron2.data import MetadataCatalog, get_detection_dataset_dicts
 from detectron2.data.build import (
     filter_images_with_few_keypoints,
     filter_images_with_only_crowd_annotations,
@@ -19,6 +19,7 @@ from .catalog import (
 )
 from .data_report import DataReport
 from .splits import resolve_class_split
+from .supervision import log_supervision
 
 logger = logging.getLogger(__name__)
 
@@ -47,7 +48,8 @@ def load_training_dicts(
     Raises:
         FileNotFoundError: when an annotation file is missing.
         ValueError: for an unregistered data set, a broken annotation file, unusable annotations
-            (unless ``DATASETS.ON_BAD_ANNOTATION`` sets them aside), or no images.
+            (unless ``DATASETS.ON_BAD_ANNOTATION`` sets them aside), no images, or no masks where
+            they alone would train.
     """
     if not cfg.DATASETS.TRAIN:
         raise ValueError("DATASETS.TRAIN is empty: name a registered data set to train on")
@@ -70,51 +72,18 @@ def load_training_dicts(
     if not dicts:
         raise ValueError(f"the data sets {cfg.DATASETS.TRAIN} hold no image with an object")
     if cfg.MODEL.MASK_ON:
-        log_supervision(dicts, set_a_of(cfg), cfg.DATASETS.MASK_CLASSES)
+        names = MetadataCatalog.get(cfg.DATASETS.TRAIN[0]).get("thing_classes") or ()
+        masks = log_supervision(dicts, set_a_of(cfg), cfg.DATASETS.MASK_CLASSES, names)
+        if not masks and _masks_alone_train(cfg):
+            raise ValueError(
+                f"no object of {', '.join(cfg.DATASETS.TRAIN)} gives a mask (DATASETS.MASK_CLASSES "
+                f"'{cfg.DATASETS.MASK_CLASSES}'), and nothing else is trained: give objects of set "
+                f"A masks, or train on their boxes with MODEL.ROI_MASK_HEAD.BOX_LOSS.ENABLED True"
+            )
     return dicts
 
 
-def count_supervision(
-    dicts: List[Dict[str, Any]], mask_classes: Optional[Collection[int]]
-) -> Dict[str, int]:
-    """How many objects and classes give masks, and how many only boxes.
-
-    Args:
-        dicts: dataset dicts in detectron2's format.
-        mask_classes: contiguous ids of set A; None = all classes.
-
-    Returns:
-        Counts under "images", "mask_objects", "mask_classes", "box_only_objects" (of these
-        "withheld_objects" have a mask that is not used) and "crowd_objects" (not used at all).
-    """
-    keys = ("mask_objects", "mask_classes", "box_only_objects", "withheld_objects", "crowd_objects")
-    counts = {"images": len(dicts), **dict.fromkeys(keys, 0)}
-    classes = set()
-    for annotation in (a for d in dicts for a in d.get("annotations", ())):
-        allowed = mask_classes is None or annotation["category_id"] in mask_classes
-        if annotation.get("iscrowd", 0):
-            counts["crowd_objects"] += 1
-        elif allowed and annotation.get("segmentation"):
-            counts["mask_objects"] += 1
-            classes.add(annotation["category_id"])
-        else:
-            counts["box_only_objects"] += 1
-            counts["withheld_objects"] += "segmentation" in annotation and not allowed
-    counts["mask_classes"] = len(classes)
-    return counts
-
-
-def log_supervision(
-    dicts: List[Dict[str, Any]], mask_classes: Optional[Collection[int]], split: str
-) -> None:
-    """Log at start-up what trains masks and what trains boxes only."""
-    counts = count_supervision(dicts, mask_classes)
-    logger.info(
-        "Supervision (DATASETS.MASK_CLASSES '%s'): %d images; %d objects of %d classes give "
-        "masks; %d objects are box-only (%d of them have a mask that is not read); %d crowd "
-        "objects unused",
-        *(split, counts["images"], counts["mask_objects"], counts["mask_classes"]),
-        *(counts["box_only_objects"], counts["withheld_objects"], counts["crowd_objects"]),
-    )
-    if counts["mask_objects"] == 0:
-        logger.warning("No object gives a mask: the mask branch will learn nothing")
+def _masks_alone_train(cfg: CfgNode) -> bool:
+    """Whether a model learns from masks and nothing else."""
+    without_boxes = cfg.MODEL.FREEZE_DETECTOR or cfg.MODEL.META_ARCHITECTURE == "BoxToMask"
+    return without_boxes and not cfg.MODEL.ROI_MASK_HEAD.BOX_LOSS.ENABLED

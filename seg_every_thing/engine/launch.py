@@ -26,6 +26,7 @@ from ..files import (
     make_output_dir,
 )
 from ..model_zoo import find_config_file
+from .agreement import check_classes, check_settings
 from .ranks import launch
 from .semantic_trainer import trainer_class
 
@@ -97,6 +98,8 @@ def evaluate(cfg: CfgNode, resume: bool, allow_partial: bool = False) -> Dict[st
     Raises:
         ValueError: when config, data sets and checkpoint do not agree; the message says where.
     """
+    check_settings(cfg, training=False)
+    check_classes(cfg)
     weights = last_checkpoint(cfg.OUTPUT_DIR) if resume else cfg.MODEL.WEIGHTS
     if weights is None:
         raise ValueError(f"--resume: there is no checkpoint in '{cfg.OUTPUT_DIR}' to evaluate")

@@ -6,6 +6,7 @@ from detectron2.config import CfgNode
 from detectron2.engine import DefaultPredictor
 
 from ..checkpoint.loading import load_for_inference
+from .agreement import check_class_count
 
 logger = logging.getLogger(__name__)
 
@@ -21,6 +22,7 @@ def build_predictor(cfg: CfgNode, allow_partial: bool = False) -> DefaultPredict
         ValueError: when the config does not fit, or the checkpoint cannot be read or is not of
             this model.
     """
+    check_class_count(cfg)
     without_weights = cfg.clone()
     without_weights.MODEL.WEIGHTS = ""
     # In two steps, so that a mistake in the config is not taken for a broken checkpoint.

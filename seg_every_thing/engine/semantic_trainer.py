@@ -5,16 +5,15 @@ import os
 from typing import Any, List, Optional, Type
 
 from detectron2.config import CfgNode
-from detectron2.data import MetadataCatalog, build_detection_test_loader
+from detectron2.data import build_detection_test_loader
 from detectron2.engine import HookBase
 from detectron2.evaluation import verify_results
-from detectron2.modeling import META_ARCH_REGISTRY, SemanticSegmentor
 from detectron2.utils import comm
 
-from ..data.catalog import check_data_set
 from ..data.semantic_mapper import SemanticMapper
 from ..data.training_stream import build_training_loader
 from ..evaluation.semantic import FourMetricEvaluator
+from .agreement import check_labels_fit, labels_pixels
 from .early_stopping import EarlyStopping, ResumableBestCheckpointer, StopTraining
 from .exact_resume import ExactResume
 from .trainer import Trainer
@@ -28,12 +27,7 @@ def trainer_class(cfg: CfgNode) -> Type[Trainer]:
     Raises:
         ValueError: when detectron2 does not know ``MODEL.META_ARCHITECTURE``.
     """
-    try:
-        architecture = META_ARCH_REGISTRY.get(cfg.MODEL.META_ARCHITECTURE)
-    except KeyError as e:
-        raise ValueError(f"MODEL.META_ARCHITECTURE: {e.args[0]}") from e
-    semantic = isinstance(architecture, type) and issubclass(architecture, SemanticSegmentor)
-    return SemanticTrainer if semantic else Trainer
+    return SemanticTrainer if labels_pixels(cfg) else Trainer
 
 
 class SemanticTrainer(Trainer):
@@ -56,6 +50,8 @@ class SemanticTrainer(Trainer):
             ValueError: when a data set is unknown, or the model does not have its classes.
             FileNotFoundError: when files of a data set are missing.
         """
+        if not cfg.DATASETS.TRAIN:
+            raise ValueError("DATASETS.TRAIN is empty: name a registered data set to train on")
         for name in cfg.DATASETS.TRAIN:
             check_labels_fit(cfg, name)
         return build_training_loader(cfg, SemanticMapper(cfg, is_train=True))
@@ -103,28 +99,3 @@ class SemanticTrainer(Trainer):
                 if self.cfg.TEST.EXPECTED_RESULTS:
                     verify_results(self.cfg, self._last_eval_results)
             return self._last_eval_results
-
-
-def check_labels_fit(cfg: CfgNode, dataset_name: str) -> None:
-    """Make sure that a data set is registered and that the model has its classes and its void.
-
-    Raises:
-        ValueError: saying which config key to set.
-    """
-    check_data_set(dataset_name)
-    metadata = MetadataCatalog.get(dataset_name)
-    kind = metadata.get("evaluator_type")
-    if kind != "sem_seg":
-        raise ValueError(
-            f"the data set '{dataset_name}' has no semantic labels (evaluator_type '{kind}'): "
-            f"MODEL.META_ARCHITECTURE '{cfg.MODEL.META_ARCHITECTURE}' needs them"
-        )
-    head = cfg.MODEL.SEM_SEG_HEAD
-    for key, value, needed in (
-        ("NUM_CLASSES", head.NUM_CLASSES, len(metadata.stuff_classes)),
-        ("IGNORE_VALUE", head.IGNORE_VALUE, metadata.ignore_label),
-    ):
-        if value != needed:
-            raise ValueError(
-                f"MODEL.SEM_SEG_HEAD.{key} is {value}, the data set '{dataset_name}' needs {needed}"
-            )

@@ -24,50 +24,20 @@ from ..data.dataset_mapper import PartialSupervisionMapper
 from ..data.partial import load_training_dicts
 from ..data.training_stream import build_training_loader
 from ..evaluation.coco import PartialCOCOEvaluator, counted_results
+from .agreement import (
+    check_class_count,
+    check_classes,
+    check_classes_of_training,
+    check_settings,
+)
 from .annotation_check import check_annotations
 from .divergence import FiniteWeights, divergence_explained, errors_told_once
 from .exact_resume import ExactResume
+from .freezing import freeze_detector
 from .given_boxes import evaluate_given_boxes
 from .optimizers import build_lr_scheduler, build_optimizer
 
 logger = logging.getLogger(__name__)
-
-_MASK_BRANCH = ("roi_heads.mask_pooler.", "roi_heads.mask_head.", "roi_heads.weight_transfer.")
-
-
-def freeze_detector(model: nn.Module) -> None:
-    """Leave only the mask branch trainable: stage two of stage-wise training (paper, section 3.3).
-
-    Everything outside the mask head and T gets no gradient, and runs in evaluation mode even while
-    the model as a whole trains, so that not even running statistics move.
-
-    Args:
-        model: a ``GeneralizedRCNN`` with :class:`PartiallySupervisedROIHeads`, or a ``BoxToMask``.
-
-    Raises:
-        ValueError: when the model has no mask branch.
-    """
-    if not any(name.startswith(_MASK_BRANCH) for name, _ in model.named_parameters()):
-        raise ValueError("MODEL.FREEZE_DETECTOR: the model has no mask branch to train")
-    for name, parameter in model.named_parameters():
-        if not name.startswith(_MASK_BRANCH):
-            parameter.requires_grad_(False)
-    # model.train() would switch every part back; a hook that gets the model as its argument, rather
-    # than holding on to one, stays right in copies of the model.
-    model.register_forward_pre_hook(_keep_detector_in_eval)
-    _keep_detector_in_eval(model)
-
-
-def _keep_detector_in_eval(model: nn.Module, _: Any = None) -> None:
-    for part in _detector_parts(model):
-        part.eval()
-
-
-def _detector_parts(model: nn.Module) -> List[nn.Module]:
-    names = ("box_pooler", "box_head", "box_predictor", "keypoint_pooler", "keypoint_head")
-    heads = [getattr(model.roi_heads, name, None) for name in names]
-    parts = [model.backbone, model.proposal_generator, *heads]
-    return [part for part in parts if part is not None]  # BoxToMask has but the first
 
 
 @contextlib.contextmanager
@@ -96,15 +66,10 @@ class Trainer(DefaultTrainer):
             cfg: a detectron2 config with :func:`add_seg_every_thing_config`.
 
         Raises:
-            ValueError: when the config asks for masks at given boxes of a model without masks, or
-                for no iteration, image or checkpoint, or annotations are unusable.
-            FileNotFoundError: when an annotation file is missing.
+            ValueError: as :func:`check_settings`, or when annotations are unusable.
+            FileNotFoundError: when files of a data set are missing.
         """
-        for key in ("MAX_ITER", "IMS_PER_BATCH", "CHECKPOINT_PERIOD"):
-            if cfg.SOLVER[key] < 1:
-                raise ValueError(f"SOLVER.{key} is {cfg.SOLVER[key]}, expected 1 or more")
-        if cfg.TEST.GIVEN_BOXES and not cfg.MODEL.MASK_ON:
-            raise ValueError("TEST.GIVEN_BOXES True needs masks: set MODEL.MASK_ON True")
+        check_settings(cfg, training=True)
         self.check_annotations(cfg, training=True)
         checkpointer = partial(SafeCheckpointer, require="some")
         safe = mock.patch.object(defaults, "DetectionCheckpointer", checkpointer)
@@ -174,8 +139,14 @@ class Trainer(DefaultTrainer):
         """As in DefaultTrainer.
 
         Raises:
+            ValueError: before the first iteration, when model, data sets and split do not mean the
+                same classes, or a test set cannot be evaluated.
             FloatingPointError: when training diverges; the message says what to do.
         """
+        check_classes(self.cfg)
+        for name in self.cfg.DATASETS.TEST:
+            with contextlib.suppress(NotImplementedError):  # a subclass may evaluate elsewhere
+                self.build_evaluator(self.cfg, name)  # else it would complain after training
         with errors_told_once():
             return super().train()
 
@@ -198,11 +169,7 @@ class Trainer(DefaultTrainer):
         Raises:
             ValueError: for no classes, or a frozen detector without a mask branch.
         """
-        for head in ("ROI_HEADS", "SEM_SEG_HEAD"):
-            if cfg.MODEL[head].NUM_CLASSES < 1:
-                raise ValueError(
-                    f"MODEL.{head}.NUM_CLASSES is {cfg.MODEL[head].NUM_CLASSES}, expected 1 or more"
-                )
+        check_class_count(cfg)
         model = super().build_model(cfg)
         if cfg.MODEL.FREEZE_DETECTOR:
             freeze_detector(model)
@@ -212,7 +179,11 @@ class Trainer(DefaultTrainer):
     def build_train_loader(cls, cfg: CfgNode) -> Any:
         """A loader of every box and every usable mask of the training sets."""
         reports: List[DataReport] = []
-        dicts = load_training_dicts(cfg, reports)
+        try:
+            dicts = load_training_dicts(cfg, reports)
+        except ValueError:
+            check_classes_of_training(cfg)  # detectron2 does not say in which class they differ
+            raise
         write_data_report(cfg.OUTPUT_DIR, TRAINING, reports)
         return build_training_loader(cfg, cls.build_mapper(cfg), dicts)
 
@@ -248,7 +219,11 @@ class Trainer(DefaultTrainer):
         """As in DefaultTrainer; with ``TEST.GIVEN_BOXES`` also of masks at ground-truth boxes.
 
         That alone for a ``BoxToMask``, which finds no boxes itself.
+
+        Raises:
+            ValueError: as :func:`check_classes`.
         """
+        check_classes(cfg)
         cls.check_annotations(cfg, training=False)
         detects = cfg.MODEL.META_ARCHITECTURE != "BoxToMask"
         results = super().test(cfg, model, evaluators) if detects else {}

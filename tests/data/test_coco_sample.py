@@ -13,7 +13,8 @@ from helpers import CONFIGS, changed, snapshot
 
 from seg_every_thing import Trainer
 from seg_every_thing.config import load_config
-from seg_every_thing.data.partial import count_supervision, load_training_dicts, set_a_of
+from seg_every_thing.data.partial import load_training_dicts, set_a_of
+from seg_every_thing.data.supervision import count_supervision
 
 
 @pytest.fixture

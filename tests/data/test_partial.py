@@ -8,7 +8,7 @@ from typing import Any, Dict, List
 
 import numpy as np
 import pytest
-from conftest import Annotation, MakeDataset, Untouchable, box_polygon, unregister
+from conftest import Annotation, MakeDataset, box_polygon, unregister
 from detectron2.config import CfgNode, get_cfg
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets import register_coco_instances
@@ -16,9 +16,7 @@ from detectron2.data.datasets import register_coco_instances
 from seg_every_thing import PartialSupervisionMapper, add_seg_every_thing_config
 from seg_every_thing.data.catalog import class_names_of
 from seg_every_thing.data.partial import (
-    count_supervision,
     load_training_dicts,
-    log_supervision,
     set_a_of,
 )
 from seg_every_thing.data.segmentations import usable_segmentation
@@ -271,71 +269,6 @@ def test_set_a(mixed_dataset: str, tmp_path: Path, tiny_shapes: Path) -> None:
     cfg = config_of("shapes_train")
     cfg.DATASETS.MASK_CLASSES = "shapes_A"
     assert len(set_a_of(cfg) or ()) == 24
-
-
-# --- the report ---------------------------------------------------------------------------------
-
-
-def test_counts_by_hand(mixed_dataset: str) -> None:
-    dicts = DatasetCatalog.get(mixed_dataset)
-    # Image 1: cup polygon, dog RLE, kite RLE, cup none, dog none, kite crowd.  Image 2: kite crowd.
-    # Image 4: dog none, cup polygon.
-    assert count_supervision(dicts, None) == {
-        "images": 4,
-        "mask_objects": 4,
-        "mask_classes": 3,
-        "box_only_objects": 3,
-        "withheld_objects": 0,
-        "crowd_objects": 2,
-    }
-    assert count_supervision(dicts, [0, 1]) == {
-        "images": 4,
-        "mask_objects": 3,
-        "mask_classes": 2,
-        "box_only_objects": 4,
-        "withheld_objects": 1,
-        "crowd_objects": 2,
-    }
-
-
-def test_counts_are_there_even_when_zero() -> None:
-    keys = "images mask_objects mask_classes box_only_objects withheld_objects crowd_objects"
-    assert count_supervision([], None) == dict.fromkeys(keys.split(), 0)
-
-
-def test_counting_reads_no_mask_outside_set_a() -> None:
-    annotation = {"category_id": 1, "bbox": [0, 0, 1, 1], "segmentation": Untouchable()}
-    counts = count_supervision([{"annotations": [annotation]}], [0])
-    assert counts["box_only_objects"] == counts["withheld_objects"] == 1
-
-
-def test_report_at_start(
-    mixed_dataset: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    (tmp_path / "a.txt").write_text("cup\ndog")
-    cfg = config_of(mixed_dataset)
-    cfg.DATASETS.MASK_CLASSES = str(tmp_path / "a.txt")
-    with caplog.at_level(logging.INFO, "seg_every_thing"):
-        load_training_dicts(cfg)
-    assert (
-        "2 images; 3 objects of 2 classes give masks; 4 objects are box-only "
-        "(1 of them have a mask that is not read); 1 crowd objects unused"
-    ) in caplog.text
-    assert "learn nothing" not in caplog.text
-
-
-def test_report_warns_when_there_is_no_mask_at_all(caplog: pytest.LogCaptureFixture) -> None:
-    with caplog.at_level(logging.INFO, "seg_every_thing"):
-        log_supervision([{"annotations": [{"category_id": 0}]}], None, "all")
-    assert "No object gives a mask" in caplog.text
-
-
-def test_no_report_without_masks(mixed_dataset: str, caplog: pytest.LogCaptureFixture) -> None:
-    cfg = config_of(mixed_dataset)
-    cfg.MODEL.MASK_ON = False
-    with caplog.at_level(logging.INFO, "seg_every_thing"):
-        assert len(load_training_dicts(cfg)) == 2
-    assert "Supervision" not in caplog.text
 
 
 def test_real_coco_loses_no_box(coco_root: Path) -> None:

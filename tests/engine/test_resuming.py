@@ -120,10 +120,17 @@ def test_fine_tuning_from_too_little(output: Path, tmp_path: Path) -> None:
 
 
 def test_evaluation_needs_the_whole_model(output: Path, tmp_path: Path) -> None:
+    test_set = ("DATASETS.TEST", ("shapes_val",))
     with pytest.raises(ValueError, match=f"--resume: there is no checkpoint in '{tmp_path}/empty'"):
-        evaluate(config(tmp_path / "empty"), resume=True)
-    small = ("DATASETS.TEST", ("shapes_val",), "MODEL.ROI_BOX_HEAD.FC_DIM", 16)
-    cfg = config(output, *small, "MODEL.WEIGHTS", str(output / "model_final.pth"))
+        evaluate(config(tmp_path / "empty", *test_set), resume=True)
+    cfg = config(
+        output,
+        *test_set,
+        "MODEL.ROI_BOX_HEAD.FC_DIM",
+        16,
+        "MODEL.WEIGHTS",
+        str(output / "model_final.pth"),
+    )
     for resumed in (False, True):
         with pytest.raises(ValueError, match=r"model_final\.pth' is of another model"):
             evaluate(cfg, resume=resumed)

@@ -182,7 +182,7 @@ def test_every_config_trains_a_step(name: str, tmp_path: Path) -> None:
     if cfg.INPUT.MIN_SIZE_TRAIN != (0,):
         cfg.INPUT.MIN_SIZE_TRAIN = (HEIGHT,)
     if "shapes" in name:  # the same network, on what there is
-        cfg.DATASETS.TRAIN = ("camvid_train",)
+        cfg.DATASETS.TRAIN = cfg.DATASETS.TEST = ("camvid_train",)
         cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES, cfg.MODEL.SEM_SEG_HEAD.IGNORE_VALUE = 11, 11
     trainer = SemanticTrainer(cfg)
     before = snapshot(trainer.model)

@@ -7,8 +7,8 @@ from typing import Any, Callable, Dict, List, Mapping, Sequence, Tuple
 from detectron2.data import DatasetCatalog
 
 from ...data.catalog import class_names_of
-from ...data.partial import count_supervision
 from ...data.splits import resolve_class_split
+from ...data.supervision import count_supervision
 from ...evaluation.label_ceilings import label_ceilings
 from ...files import write_json, write_text
 from ..definitions.suites import Suite

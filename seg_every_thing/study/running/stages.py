@@ -18,8 +18,9 @@ from ... import __version__
 from ...checkpoint.loading import readable_checkpoint
 from ...checkpoint.safe_checkpointer import SafeCheckpointer
 from ...data.dataset_mapper import PartialSupervisionMapper
+from ...engine.freezing import freeze_detector
 from ...engine.semantic_trainer import SemanticTrainer, trainer_class
-from ...engine.trainer import Trainer, freeze_detector
+from ...engine.trainer import Trainer
 from ...files import read_json, write_json
 from .feature_cache import (
     CachedFeaturesModel,

@@ -23,7 +23,8 @@ from seg_every_thing.data.datasets.voc_instances import (
     match_masks,
     register_voc_instances,
 )
-from seg_every_thing.data.partial import count_supervision, load_training_dicts
+from seg_every_thing.data.partial import load_training_dicts
+from seg_every_thing.data.supervision import count_supervision
 
 SIZE = (30, 40)
 CAT, DOG = VOC_INSTANCE_CLASSES.index("cat"), VOC_INSTANCE_CLASSES.index("dog")
