@@ -1,4 +1,4 @@
-# make demo        set up, then train and compare masks on Shapes (SEED=1 for another seed)
+# make demo        set up, then train and compare masks on Shapes (SEED=1, SEED="0 1 2")
 # make test        set up, then run all tests, in two processes of one thread each; PYTEST_ARGS are
 #                  pytest's own, e.g. make test PYTEST_ARGS="-n 0 -x tests/modeling"
 # make wheel-test  of these the one that installs a wheel and uses it in an empty folder

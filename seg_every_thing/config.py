@@ -88,6 +88,9 @@ def add_seg_every_thing_config(cfg: CN) -> None:
     cfg.MODEL.ROI_MASK_HEAD.TRUNK = "convs"
     # Layers of the hourglass: 10, 20 or 52.
     cfg.MODEL.ROI_MASK_HEAD.HOURGLASS_DEPTH = 52
+    # How the trunk doubles its side in the end: "deconv" (a filter for each of four sub-pixels, as
+    # Mask R-CNN), or "resize" (one filter for all, and bilinear resizing).
+    cfg.MODEL.ROI_MASK_HEAD.UPSAMPLE = "deconv"
 
     # What boxes say of masks, as losses for objects without one: the mask's extent is that of the
     # box (projection), and neighbouring pixels of one colour belong together (affinity).

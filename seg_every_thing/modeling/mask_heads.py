@@ -23,12 +23,13 @@ from .box_losses import dice_loss
 from .mask_geometry import NUM_COORDINATES
 from .mask_mlp import MaskMLP
 from .mask_rois import has_usable_mask
-from .mask_trunks import HourglassTrunk
+from .mask_trunks import HourglassTrunk, ResizeConv
 
 PREDICTORS = ("transfer", "class_agnostic", "class_specific", "none")
 MLP_INPUTS = ("upsampled", "pooled")
 LOSSES = ("bce", "bce+dice")
 TRUNKS = ("convs", "hourglass")
+UPSAMPLES = ("deconv", "resize")
 
 
 def instance_classes(instances: List[Instances], training: bool) -> torch.Tensor:
@@ -95,6 +96,7 @@ class MaskXHead(MaskRCNNConvUpsampleHead):
         mlp_input: str = "upsampled",
         loss: str = "bce",
         hourglass: Optional[HourglassTrunk] = None,
+        upsample: str = "deconv",
         **kwargs: Any,
     ) -> None:
         """
@@ -108,10 +110,13 @@ class MaskXHead(MaskRCNNConvUpsampleHead):
             mlp_input: "upsampled" = trunk output, "pooled" = pooled RoI features.
             loss: "bce", or "bce+dice".
             hourglass: a trunk with the last of ``conv_dims`` as width, in place of convolutions.
+            upsample: last layer of the trunk of convolutions: "deconv", or "resize"
+                (:class:`ResizeConv`).
             kwargs: as for :class:`MaskRCNNConvUpsampleHead`.
 
         Raises:
-            ValueError: for an unknown predictor, MLP input or loss, or "none" without MLP branch.
+            ValueError: for an unknown predictor, MLP input, loss or upsampling, or the predictor
+                "none" without MLP branch.
         """
         if predictor not in PREDICTORS:
             raise ValueError(
@@ -123,6 +128,10 @@ class MaskXHead(MaskRCNNConvUpsampleHead):
             )
         if loss not in LOSSES:
             raise ValueError(f"MODEL.ROI_MASK_HEAD.LOSS '{loss}' is not one of {', '.join(LOSSES)}")
+        if upsample not in UPSAMPLES:
+            raise ValueError(
+                f"MODEL.ROI_MASK_HEAD.UPSAMPLE '{upsample}' is not one of {', '.join(UPSAMPLES)}"
+            )
         if predictor == "none" and mlp is None:
             raise ValueError(
                 "MODEL.ROI_MASK_HEAD.PREDICTOR 'none' needs MODEL.ROI_MASK_HEAD.MLP.ENABLED True: "
@@ -135,6 +144,8 @@ class MaskXHead(MaskRCNNConvUpsampleHead):
             for name in [n for n in self._modules if n.startswith(("mask_fcn", "deconv"))]:
                 delattr(self, name)
             self.conv_norm_relus: List[nn.Module] = []
+        elif upsample == "resize":
+            self.deconv = ResizeConv([input_shape.channels, *conv_dims][-2], conv_dims[-1])
         if predictor in ("transfer", "none"):
             del self.predictor
         elif predictor == "class_specific":
@@ -160,6 +171,7 @@ class MaskXHead(MaskRCNNConvUpsampleHead):
             predictor=head.PREDICTOR,
             mlp_input=head.MLP.INPUT,
             loss=head.LOSS,
+            upsample=head.UPSAMPLE,
         )
         if head.TRUNK not in TRUNKS:
             raise ValueError(

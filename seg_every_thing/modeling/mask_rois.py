@@ -221,4 +221,5 @@ _MASKX_KEYS = {
     "TRAIN_ON": "proposals",
     "LOSS": "bce",
     "TRUNK": "convs",
+    "UPSAMPLE": "deconv",
 }

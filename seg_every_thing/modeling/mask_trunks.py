@@ -60,6 +60,32 @@ class ResidualBlock(nn.Module):
         return functional.relu(self.conv2(functional.relu(self.conv1(x))) + self.shortcut(x))
 
 
+class ResizeConv(Conv2d):
+    """A 1x1 convolution, then bilinear resizing to twice the side.
+
+    In place of a deconvolution of stride 2, which is four 1x1 convolutions, one for each sub-pixel:
+    where filters are predicted for classes that had no mask, those four come to disagree, and masks
+    get holes at their period.
+    """
+
+    def __init__(self, inputs: int, outputs: int, *, bias: bool = True) -> None:
+        """
+        Args:
+            inputs: channels.
+            outputs: channels.
+            bias: whether the convolution has one.
+        """
+        super().__init__(inputs, outputs, 1, bias=bias)
+        weight_init.c2_msra_fill(self)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(R, inputs, H, W) -> (R, outputs, 2H, 2W)."""
+        # Resizing and a 1x1 convolution commute, and this order takes a quarter of the work.
+        return functional.interpolate(
+            super().forward(x), scale_factor=2.0, mode="bilinear", align_corners=False
+        )
+
+
 def _blocks(widths: Sequence[int], norm: Norm, *, stride: int = 1) -> nn.Sequential:
     """Residual blocks from each width to the next; the first one has the stride."""
     pairs = zip(widths, widths[1:])
@@ -100,7 +126,7 @@ class Hourglass(nn.Module):
 
 
 class HourglassTrunk(nn.Module):
-    """An hourglass and a deconvolution, in the place of convolutions and a deconvolution.
+    """An hourglass and an upsampling layer, in the place of convolutions and a deconvolution.
 
     Deep-MARC normalises with batch statistics over all devices.  The default here is group
     normalisation: the batch of a mask head is its RoIs, of which a step may have one or none, and
@@ -109,7 +135,13 @@ class HourglassTrunk(nn.Module):
 
     @configurable
     def __init__(
-        self, input_shape: ShapeSpec, *, out_channels: int, depth: int = 52, norm: Norm = "GN"
+        self,
+        input_shape: ShapeSpec,
+        *,
+        out_channels: int,
+        depth: int = 52,
+        norm: Norm = "GN",
+        upsample: str = "deconv",
     ) -> None:
         """
         Args:
@@ -117,6 +149,7 @@ class HourglassTrunk(nn.Module):
             out_channels: of the result.
             depth: 10, 20 or 52 convolutions on the longest way.
             norm: as for :func:`detectron2.layers.get_norm`; "" = none.
+            upsample: "deconv", or "resize" (:class:`ResizeConv`).
 
         Raises:
             ValueError: for another depth.
@@ -137,9 +170,13 @@ class HourglassTrunk(nn.Module):
         )
         self.hourglass = Hourglass(channels, blocks, norm)
         self.last = nn.Sequential(_conv(channels[0], channels[0], 3, norm), nn.ReLU())
-        deconv = ConvTranspose2d(channels[0], out_channels, 2, stride=2, bias=not norm)
-        weight_init.c2_msra_fill(deconv)
-        upsampling: List[nn.Module] = [deconv, nn.ReLU()]
+        upsampling: List[nn.Module]
+        if upsample == "resize":
+            upsampling = [ResizeConv(channels[0], out_channels, bias=not norm), nn.ReLU()]
+        else:
+            deconv = ConvTranspose2d(channels[0], out_channels, 2, stride=2, bias=not norm)
+            weight_init.c2_msra_fill(deconv)
+            upsampling = [deconv, nn.ReLU()]
         if norm:
             upsampling.insert(1, get_norm(norm, out_channels))
         self.upsample = nn.Sequential(*upsampling)
@@ -153,6 +190,7 @@ class HourglassTrunk(nn.Module):
             "depth": head.HOURGLASS_DEPTH,
             # "", the default of the trunk of convolutions, is no choice at this depth.
             "norm": head.NORM or "GN",
+            "upsample": head.UPSAMPLE,
         }
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:

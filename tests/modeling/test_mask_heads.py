@@ -237,6 +237,7 @@ def test_inference_gives_each_image_its_probabilities(counts: list) -> None:
     [
         ({"predictor": "transfre"}, "PREDICTOR 'transfre' is not one of transfer, class_agnostic"),
         ({"mlp_input": "flat"}, "MLP.INPUT 'flat' is not one of upsampled, pooled"),
+        ({"upsample": "nearest"}, "UPSAMPLE 'nearest' is not one of deconv, resize"),
         ({"predictor": "none"}, "PREDICTOR 'none' needs MODEL.ROI_MASK_HEAD.MLP.ENABLED True"),
     ],
 )
@@ -353,6 +354,21 @@ def test_an_hourglass_in_place_of_convolutions(predictor: str, side: int, depth:
     assert logits.shape == (2, 1, 2 * side, 2 * side)
     logits.sum().backward()
     assert [n for n, p in head.named_parameters() if p.grad is None] == []
+
+
+def test_resizing_has_one_filter_for_all_sub_pixels() -> None:
+    torch.manual_seed(0)
+    head = make_head("class_agnostic", upsample="resize")
+    state = head.state_dict()
+    assert state["deconv.weight"].shape == (C, C, 1, 1)
+    x = torch.randn(2, C, S, S, dtype=torch.float64)
+    before = head.mask_fcn2(head.mask_fcn1(x))
+    large = functional.interpolate(before, scale_factor=2, mode="bilinear")
+    expected = functional.conv2d(large, state["deconv.weight"], state["deconv.bias"]).relu()
+    torch.testing.assert_close(head.trunk(x), expected)
+    # Where the features are flat, nothing of the sub-pixels' period is left.
+    flat = head.trunk(torch.ones(1, C, 9, 9, dtype=torch.float64))[..., 6:-6, 6:-6]
+    torch.testing.assert_close(flat, flat[..., :1, :1].expand_as(flat))
 
 
 def test_unknown_losses_and_trunks_are_refused() -> None:

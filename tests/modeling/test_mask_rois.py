@@ -283,6 +283,7 @@ def test_a_scale_below_one_is_refused(scale: float) -> None:
         ("TRAIN_ON", "gt_boxes"),
         ("LOSS", "bce+dice"),
         ("TRUNK", "hourglass"),
+        ("UPSAMPLE", "resize"),
         ("BOX_LOSS__ENABLED", True),
     ],
 )

@@ -9,7 +9,7 @@ from detectron2.layers import ShapeSpec
 from torch import nn
 
 from seg_every_thing import add_seg_every_thing_config
-from seg_every_thing.modeling.mask_trunks import HourglassTrunk, ResidualBlock
+from seg_every_thing.modeling.mask_trunks import HourglassTrunk, ResidualBlock, ResizeConv
 
 # Channels and blocks of each scale, as in the description of the original.
 SIZES = {
@@ -124,6 +124,11 @@ def test_from_config() -> None:
     trunk = HourglassTrunk(cfg, ShapeSpec(channels=4))
     assert trunk(torch.zeros(1, 4, 4, 4)).shape == (1, 24, 8, 8)
     assert not any(isinstance(m, nn.GroupNorm) for m in trunk.modules())
+    assert isinstance(trunk.upsample[0], nn.ConvTranspose2d)
+    cfg.MODEL.ROI_MASK_HEAD.UPSAMPLE = "resize"
+    trunk = HourglassTrunk(cfg, ShapeSpec(channels=4))
+    assert isinstance(trunk.upsample[0], ResizeConv)
+    assert trunk(torch.zeros(0, 4, 5, 5)).shape == (0, 24, 10, 10)
 
 
 def test_unknown_depth() -> None:

@@ -15,8 +15,10 @@ from helpers import TINY, shapes_config
 from pycocotools.coco import COCO
 
 from seg_every_thing.cli import main
+from seg_every_thing.study.definitions.suites import DEMO
 from seg_every_thing.study.reporting.overlap import overlap_metrics, shared_boxes
-from seg_every_thing.study.reporting.report import recovery
+from seg_every_thing.study.reporting.report import COLUMNS, recovery
+from seg_every_thing.study.reporting.tables import seeds_table
 from seg_every_thing.study.running.stages import fingerprint
 
 
@@ -33,12 +35,13 @@ def test_quickstart_makes_table_gallery_and_json_and_reuses_them(
     for name in ("shapes_train", "shapes_val"):
         unregister(name)
     result = json.loads((tmp_path / "demo" / "results.json").read_text())
-    assert set(result["rows"]) == {"class_agnostic", "maskx", "oracle"}
+    assert set(result["rows"]) == {"class_agnostic", "maskx", "maskx_box_losses", "oracle"}
     for metrics in result["rows"].values():
         assert {"segm/AP_A", "segm/AP_B", "segm/AP", "bbox/AP", "segm/AP_shared_B"} <= set(metrics)
-    assert result["seed"] == 0 and "recovery_B" in result and result["reused"] == []
+    assert result["seed"] == 0 and result["reused"] == []
+    assert {"recovery_B", "recovery_B_box_losses"} <= set(result)
     assert {"torch", "detectron2", "seg_every_thing"} <= set(result["versions"])
-    assert {"detector", "class_agnostic", "maskx", "oracle"} <= set(result["seconds"])
+    assert {"detector", *result["rows"]} <= set(result["seconds"])
     # One detector: its boxes are the same whatever is trained on top.
     assert len({m["bbox/AP"] for m in result["rows"].values()}) == 1
     page = (tmp_path / "demo" / "gallery" / "index.html").read_text()
@@ -48,11 +51,13 @@ def test_quickstart_makes_table_gallery_and_json_and_reuses_them(
     assert "mask AP, B" in output.out + output.err
 
     stamps = {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*.pth")}
-    assert len(stamps) >= 4
+    assert len(stamps) >= 5
     quickstart(tmp_path / "demo")
     again = json.loads((tmp_path / "demo" / "results.json").read_text())
     assert again["rows"] == result["rows"]
-    assert again["reused"] == ["class_agnostic", "detector", "maskx", "oracle"]
+    assert again["reused"] == [
+        *("class_agnostic", "detector", "maskx", "maskx_box_losses", "oracle")
+    ]
     assert {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*.pth")} == stamps
     output = capfd.readouterr()
     assert "reusing the result" in output.out + output.err
@@ -62,23 +67,46 @@ def test_a_failing_row_is_named_and_the_others_are_kept(
     tmp_path: Path, capfd: pytest.CaptureFixture
 ) -> None:
     with pytest.raises(SystemExit) as exit_info:
-        # Only the row with T reads this key.
+        # Only the rows with T read this key.
         quickstart(tmp_path, "MODEL.WEIGHT_TRANSFER.ACTIVATION", "tanh")
     assert exit_info.value.code == 1
     line = [x for x in capfd.readouterr().err.splitlines() if "error: " in x][-1]
-    assert "row maskx failed" in line and "tanh" in line and "oracle" not in line
+    assert "row maskx failed" in line and "row maskx_box_losses failed" in line
+    assert "tanh" in line and "oracle" not in line
     assert (tmp_path / "seed0" / "shapes_A" / "oracle" / "done.json").is_file()
     assert not (tmp_path / "results.json").exists()
 
 
 def test_recovery_is_the_closed_share_of_the_gap() -> None:
     def rows(low: float, middle: float, high: float) -> Any:
-        values = {"class_agnostic": low, "maskx": middle, "oracle": high}
+        values = {"class_agnostic": low, "maskx": middle, "other": low, "oracle": high}
         return {name: {"segm/AP_B": value} for name, value in values.items()}
 
     assert recovery(rows(10, 25, 30)) == pytest.approx(0.75)
+    assert recovery(rows(10, 25, 30), "other") == 0
     assert recovery(rows(10, 5, 30)) == pytest.approx(-0.25)
     assert recovery(rows(10, 12, 10)) is None
+
+
+def test_seeds_are_summed_up_as_mean_and_standard_deviation() -> None:
+    rows = DEMO.tables["demo"].rows[:2]
+    seeds = [
+        {row.name: {key: value + i for key, _ in COLUMNS} for i, row in enumerate(rows)}
+        for value in (1.0, 3.0)
+    ]
+    headers, cells = seeds_table(rows, seeds)
+    assert len(headers) == 1 + len(COLUMNS)
+    assert cells[0] == ["class-agnostic", *["2.0 ± 1.4"] * len(COLUMNS)]
+    assert cells[1][1:] == ["3.0 ± 1.4"] * len(COLUMNS)
+
+
+def test_an_override_that_makes_rows_unlike_ends_the_demo_before_it_trains(
+    tmp_path: Path, capfd: pytest.CaptureFixture
+) -> None:
+    with pytest.raises(SystemExit):
+        quickstart(tmp_path, "MODEL.ROI_MASK_HEAD.BOX_LOSS.ENABLED", True)
+    assert "row 'maskx_box_losses' is no fair comparison" in capfd.readouterr().err
+    assert not (tmp_path / "seed0").exists()
 
 
 def test_fingerprints_tell_results_apart(tiny_shapes: Path, tmp_path: Path) -> None:

@@ -67,6 +67,7 @@ _LAYERS = "MODEL.WEIGHT_TRANSFER.NUM_LAYERS"
 _ACTIVATION = "MODEL.WEIGHT_TRANSFER.ACTIVATION"
 _NORMALIZE = "MODEL.WEIGHT_TRANSFER.NORMALIZE"
 _STOP = "MODEL.WEIGHT_TRANSFER.STOP_GRADIENT"
+_BOX_LOSS = "MODEL.ROI_MASK_HEAD.BOX_LOSS.ENABLED"
 
 DETECTOR = Row("detector", "boxes of all classes", "detector")
 
@@ -111,6 +112,12 @@ LAYERS_3_RELU = CLSBOX.changed(
 )
 AGNOSTIC_MLP = AGNOSTIC.changed("class_agnostic_mlp", "class-agnostic + MLP", {_MLP: True})
 CLSBOX_MLP = CLSBOX.changed("clsbox_mlp", "transfer, cls+box + MLP", {_MLP: True})
+
+# The demonstration, `seg-every-thing quickstart`: class-agnostic, these two, fully supervised.
+MASKX = AGNOSTIC.changed(
+    "maskx", "Mask^X (cls+box, 2 layers, MLP)", {_PREDICTOR: "transfer", _MLP: True}
+)
+MASKX_BOX_LOSSES = MASKX.changed("maskx_box_losses", "Mask^X + box losses", {_BOX_LOSS: True})
 
 # End-to-end rows (Tables 1d and 2).
 E2E_AGNOSTIC = replace(

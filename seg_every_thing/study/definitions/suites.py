@@ -206,9 +206,13 @@ CAMVID = Suite(
 )
 SUITES = {suite.name: suite for suite in (SHAPES, CAMVID, COCO)}
 
-# `make demo`: three rows of the tables in the first direction.
-QUICKSTART_ROWS = (
-    r.AGNOSTIC,
-    replace(r.CLSBOX_MLP, name="maskx", title="Mask^X (cls+box, 2 layers, MLP)"),
-    r.ORACLE,
+# `make demo`: the first direction alone, on the detector of Shapes, with a recipe of its own.
+DEMO = replace(
+    SHAPES,
+    name="demo",
+    bases={**SHAPES.bases, "stage_two": "shapes/Base-Demo.yaml"},
+    tables={"demo": Table("demo", (r.AGNOSTIC, r.MASKX, r.MASKX_BOX_LOSSES, r.ORACLE))},
+    directions=SHAPES.directions[:1],
+    figure_3=(),
+    leaves={},
 )

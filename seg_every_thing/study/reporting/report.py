@@ -32,10 +32,17 @@ COLUMNS: Sequence[Tuple[str, str]] = (
 )
 
 
-def recovery(rows: Dict[str, Dict[str, float]], metric: str = "segm/AP_B") -> Optional[float]:
-    """Share of the gap between class-agnostic and oracle that Mask^X closes; None without a gap."""
+def recovery(
+    rows: Dict[str, Dict[str, float]], name: str = "maskx", metric: str = "segm/AP_B"
+) -> Optional[float]:
+    """Share of the gap between class-agnostic and oracle that a row closes; None without a gap."""
     low, high = rows["class_agnostic"][metric], rows["oracle"][metric]
-    return (rows["maskx"][metric] - low) / (high - low) if high > low else None
+    return (rows[name][metric] - low) / (high - low) if high > low else None
+
+
+def percent(share: Optional[float]) -> str:
+    """A share of the gap for a reader."""
+    return "(there is no gap)" if share is None else f"{100 * share:.0f} %"
 
 
 def table_rows(

@@ -3,9 +3,10 @@
 from typing import Any, Dict, List, Mapping, Sequence, Tuple
 
 from ..definitions.paper import LABEL, paper_rows, paper_values
+from ..definitions.rows import Row
 from ..definitions.suites import Suite
 from ..definitions.table import Table
-from .report import text_table
+from .report import COLUMNS, text_table
 from .results import METRICS, directions_of, spread
 
 _NAMES = {
@@ -25,6 +26,17 @@ def cell(spread: Mapping[str, Any]) -> str:
     if spread["std"] is None:
         return f"{spread['mean']:.1f}"
     return f"{spread['mean']:.1f} ± {spread['std']:.1f}"
+
+
+def seeds_table(
+    rows: Sequence[Row], metrics: Sequence[Mapping[str, Mapping[str, float]]]
+) -> Tuple[List[str], List[List[str]]]:
+    """Headers and cells of the quickstart's table over the metrics (row, name) of several seeds."""
+    headers = ["", *(title for _, title in COLUMNS)]
+    return headers, [
+        [row.title, *(cell(spread([m[row.name][key] for m in metrics])) for key, _ in COLUMNS)]
+        for row in rows
+    ]
 
 
 def ablation_table(
