@@ -1,4 +1,4 @@
-"""`seg-every-thing study`: tables of papers, on COCO or, in small, on Shapes and CamVid."""
+"""`seg-every-thing study`: tables of papers on COCO or in small, and of masks from boxes."""
 
 import argparse
 import logging
@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Callable, List, Optional, Sequence
 
 from ..data.datasets.semantic_sets import register_semantic_datasets
+from ..data.datasets.voc_instances import register_voc_instances
 from ..files import make_output_dir
 from ..study.definitions.suites import SUITES, Suite
 from ..study.reporting.results import runs_of
@@ -32,7 +33,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--tables",
         metavar="T,...",
         help="shapes and coco: of 1a, 1b, 1c, 1d, 2 and fig3, default all of these; shapes also: "
-        "mask_rcnn_2b, 2c, 2d, 2e, agnostic (of Mask R-CNN), fcn, tiramisu; camvid: fcn, tiramisu",
+        "mask_rcnn_2b, 2c, 2d, 2e, agnostic (of Mask R-CNN), fcn, tiramisu; camvid: fcn, tiramisu; "
+        "photos and voc: given",
     )
     parser.add_argument("--seeds", type=int, default=3, help="how many, from 0 on")
     parser.add_argument("--only", action="append", metavar="ROW", help="this row; may be repeated")
@@ -87,6 +89,7 @@ def _register(shapes: Optional[Callable[[], None]], root: Optional[Path]) -> Non
     if shapes is not None:
         shapes()
     register_semantic_datasets(root)
+    register_voc_instances(root)
 
 
 def _chosen_tables(suite: Suite, names: Any) -> List[str]:

@@ -84,12 +84,12 @@ def resolve_class_split(mask_classes: str, class_names: Sequence[str]) -> ClassS
     """Turn the value of ``DATASETS.MASK_CLASSES`` into class indices of a data set.
 
     Args:
-        mask_classes: "all", a name of :func:`named_splits`, or the path of a .txt file (one class
-            name a line) or .json file (a list of class names).
+        mask_classes: "all", "none", a name of :func:`named_splits`, or the path of a .txt file (one
+            class name a line) or .json file (a list of class names).
         class_names: the data set's class names in contiguous order.
 
     Returns:
-        The split; for "all", set B is empty.
+        The split; for "all", set B is empty, for "none", set A.
 
     Raises:
         ValueError: for an unknown split or class (the message names the nearest), a class listed
@@ -97,6 +97,8 @@ def resolve_class_split(mask_classes: str, class_names: Sequence[str]) -> ClassS
     """
     if mask_classes == "all":
         return ClassSplit(tuple(range(len(class_names))), ())
+    if mask_classes == "none":
+        return ClassSplit((), tuple(range(len(class_names))))
     names = _set_a_names(mask_classes)
     index = {name: i for i, name in enumerate(class_names)}
     unknown = [name for name in names if name not in index]
@@ -113,9 +115,9 @@ def _set_a_names(mask_classes: str) -> List[str]:
     if mask_classes in splits:
         return list(splits[mask_classes])
     if not mask_classes.endswith((".txt", ".json")):
-        near = _nearest(mask_classes, ["all", *splits])
+        near = _nearest(mask_classes, ["all", "none", *splits])
         raise ValueError(
-            f"DATASETS.MASK_CLASSES: unknown split '{mask_classes}'{near}. Known: all, voc, "
+            f"DATASETS.MASK_CLASSES: unknown split '{mask_classes}'{near}. Known: all, none, voc, "
             f"nonvoc, voc_even, voc_odd, E1_A20B60 ... E5_A60B20, shapes_A, shapes_B, "
             f"shapes_E1_A12B36 ... shapes_E5_A36B12, or the path of a .txt or .json list of class "
             f"names"

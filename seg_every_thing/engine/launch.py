@@ -5,7 +5,7 @@ import logging
 import os
 import sys
 from pathlib import Path
-from typing import Any, Callable, Dict, List, Sequence, Union
+from typing import Any, Dict, List, Sequence, Union
 from unittest import mock
 
 from detectron2.config import CfgNode
@@ -110,8 +110,6 @@ def evaluate(cfg: CfgNode, resume: bool, allow_partial: bool = False) -> Dict[st
     else:
         logger.warning("MODEL.WEIGHTS is empty: random weights")
     results = trainer.test(cfg, model)
-    if cfg.TEST.AUG.ENABLED:
-        results.update(trainer.test_augmented(cfg, model))
     if comm.is_main_process() and cfg.TEST.EXPECTED_RESULTS:
         verify_results(cfg, results)
     return results
@@ -128,12 +126,11 @@ def main(args: argparse.Namespace) -> Dict[str, Any]:
         return trainer.train()
 
 
-def launch_training(args: argparse.Namespace, run: Callable[..., Any] = main) -> None:
-    """Start one process a GPU.
+def launch_training(args: argparse.Namespace) -> None:
+    """Start one process a GPU, each with :func:`main`.
 
     Args:
         args: of the command ``seg-every-thing train``.
-        run: what each process does with them.
 
     Raises:
         ValueError: for a bad config or own data that do not fit it.
@@ -142,7 +139,7 @@ def launch_training(args: argparse.Namespace, run: Callable[..., Any] = main) ->
     cfg = load_config(args.config_file, args.opts)
     args.opts = [*args.opts, "DATASETS.CATEGORIES", cfg.DATASETS.CATEGORIES]
     launch(
-        run,
+        main,
         args.num_gpus,
         num_machines=args.num_machines,
         machine_rank=args.machine_rank,

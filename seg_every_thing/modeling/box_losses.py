@@ -12,36 +12,11 @@ import torch
 from detectron2.config import CfgNode, configurable
 from detectron2.structures import Boxes, ImageList, pairwise_iou
 from torch import nn
+from torch.nn.functional import binary_cross_entropy_with_logits
 from torchvision.ops import roi_align
 
 from .color_affinity import affinity_loss, rgb_to_lab
-
-
-def box_coverage(
-    rois: torch.Tensor, boxes: torch.Tensor, size: Sequence[int]
-) -> Tuple[torch.Tensor, torch.Tensor]:
-    """How much of each row and of each column of a RoI's cells lies within a box.
-
-    Args:
-        rois: (R, 4) x0, y0, x1, y1 in pixels, each divided into height x width equal cells.
-        boxes: (R, 4), the box of each RoI, in the same coordinates.
-        size: height and width.
-
-    Returns:
-        Shares from 0 to 1 of the rows, (R, height), and the columns, (R, width).
-    """
-    rows = _interval_coverage(rois[:, 1::2], boxes[:, 1::2], size[0])
-    columns = _interval_coverage(rois[:, 0::2], boxes[:, 0::2], size[1])
-    return rows, columns
-
-
-def _interval_coverage(rois: torch.Tensor, boxes: torch.Tensor, count: int) -> torch.Tensor:
-    """(R, 2) and (R, 2) starts and ends on one axis -> (R, count)."""
-    ends = torch.linspace(0, 1, count + 1, dtype=rois.dtype, device=rois.device)
-    ends = rois[:, :1] + (rois[:, 1:] - rois[:, :1]) * ends
-    left, right = ends[:, :-1], ends[:, 1:]
-    covered = torch.minimum(right, boxes[:, 1:]) - torch.maximum(left, boxes[:, :1])
-    return covered.clamp(min=0) / (right - left).clamp(min=1e-6)
+from .mask_geometry import box_coverage
 
 
 def dice_loss(predicted: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
@@ -76,6 +51,24 @@ def projection_loss(logits: torch.Tensor, rois: torch.Tensor, boxes: torch.Tenso
     probabilities = logits.sigmoid()
     on_rows = dice_loss(probabilities.amax(dim=2), rows)
     return on_rows + dice_loss(probabilities.amax(dim=1), columns)
+
+
+def filled_box_loss(logits: torch.Tensor, rois: torch.Tensor, boxes: torch.Tensor) -> torch.Tensor:
+    """Cross-entropy plus dice against the whole box: what box losses have to beat.
+
+    Args:
+        logits: (R, H, W).
+        rois: (R, 4), what the logits lie on.
+        boxes: (R, 4), the boxes of the objects.
+
+    Returns:
+        (R,)
+    """
+    rows, columns = box_coverage(rois, boxes, logits.shape[1:])
+    filled = (rows[:, :, None] * columns[:, None] >= 0.5).to(logits)
+    entropy = binary_cross_entropy_with_logits(logits, filled, reduction="none")
+    dice = dice_loss(logits.sigmoid().flatten(1), filled.flatten(1))
+    return entropy.flatten(1).mean(1) + dice
 
 
 def other_objects(
@@ -132,6 +125,7 @@ class BoxLosses(nn.Module):
         affinity_threshold: float = 0.3,
         affinity_dilation: int = 2,
         warmup: float = 0.1,
+        fill_weight: float = 0.0,
         pixel_mean: Sequence[float] = (0.0, 0.0, 0.0),
         pixel_std: Sequence[float] = (1.0, 1.0, 1.0),
         input_format: str = "RGB",
@@ -143,6 +137,7 @@ class BoxLosses(nn.Module):
             affinity_threshold: similarity from which on two colours count as one, in (0, 1].
             affinity_dilation: distance of neighbours, in cells of the mask.
             warmup: share of the training over which the affinity weight grows from 0.
+            fill_weight: of :func:`filled_box_loss`, a control; 0 = without.
             pixel_mean: what was subtracted from the images, in the order of their channels.
             pixel_std: by what they were divided after that.
             input_format: "RGB" or "BGR".
@@ -158,10 +153,11 @@ class BoxLosses(nn.Module):
             ("AFFINITY_THRESHOLD", affinity_threshold, 0 < affinity_threshold <= 1),
             ("AFFINITY_DILATION", affinity_dilation, affinity_dilation >= 1),
             ("WARMUP", warmup, 0 <= warmup <= 1),
+            ("FILL_WEIGHT", fill_weight, fill_weight >= 0),
         ):
             if not fits:
                 raise ValueError(f"{key}.{name} {value} is out of range")
-        if not projection_weight and not affinity_weight:
+        if not (projection_weight or affinity_weight or fill_weight):
             raise ValueError(f"{key}: PROJECTION_WEIGHT and AFFINITY_WEIGHT are both 0")
         if affinity_weight and input_format not in ("RGB", "BGR"):
             raise ValueError(
@@ -173,6 +169,7 @@ class BoxLosses(nn.Module):
         self.affinity_threshold = affinity_threshold
         self.affinity_dilation = affinity_dilation
         self.warmup = warmup
+        self.fill_weight = fill_weight
         self.input_format = input_format
         # Not persistent: a checkpoint holds what was learned, and the config knows these.
         self.register_buffer("pixel_mean", torch.tensor(pixel_mean).view(-1, 1, 1), False)
@@ -187,6 +184,7 @@ class BoxLosses(nn.Module):
             "affinity_threshold": loss.AFFINITY_THRESHOLD,
             "affinity_dilation": loss.AFFINITY_DILATION,
             "warmup": loss.WARMUP,
+            "fill_weight": loss.FILL_WEIGHT,
             "pixel_mean": cfg.MODEL.PIXEL_MEAN,
             "pixel_std": cfg.MODEL.PIXEL_STD,
             "input_format": cfg.INPUT.FORMAT,
@@ -217,8 +215,9 @@ class BoxLosses(nn.Module):
             progress: share of the training that is over, from 0 to 1.
 
         Returns:
-            ``loss_mask_projection`` and ``loss_mask_affinity``: means over the R RoIs times their
-            weights, or 0 times the logits without RoIs.  A loss of weight 0 is left out.
+            ``loss_mask_projection``, ``loss_mask_affinity`` and ``loss_mask_filled``: means over
+            the R RoIs times their weights, or 0 times the logits without RoIs.  A loss of weight 0
+            is left out.
         """
         with torch.autocast(logits.device.type, enabled=False):
             logits = logits[:, 0].to(torch.promote_types(logits.dtype, torch.float32))
@@ -226,6 +225,9 @@ class BoxLosses(nn.Module):
             if self.projection_weight:
                 loss = projection_loss(logits, rois, boxes)
                 losses["loss_mask_projection"] = self.projection_weight * loss
+            if self.fill_weight:
+                loss = filled_box_loss(logits, rois, boxes)
+                losses["loss_mask_filled"] = self.fill_weight * loss
             if self.affinity_weight:
                 size = logits.shape[1:]
                 rows, columns = box_coverage(rois, boxes, size)

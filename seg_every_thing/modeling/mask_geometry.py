@@ -1,6 +1,6 @@
 """Boxes and the larger RoIs about them: where one lies in the other, and masks of either."""
 
-from typing import Any
+from typing import Any, Sequence, Tuple
 
 import torch
 from detectron2.structures import Boxes, ROIMasks
@@ -82,3 +82,30 @@ class EnlargedROIMasks(ROIMasks):
         """As in the parent; ``boxes`` are those of the objects."""
         rois = Boxes(enlarged(boxes.tensor, self.scale))
         return super().to_bitmasks(rois, height, width, threshold)
+
+
+def box_coverage(
+    rois: torch.Tensor, boxes: torch.Tensor, size: Sequence[int]
+) -> Tuple[torch.Tensor, torch.Tensor]:
+    """How much of each row and of each column of a RoI's cells lies within a box.
+
+    Args:
+        rois: (R, 4) x0, y0, x1, y1 in pixels, each divided into height x width equal cells.
+        boxes: (R, 4), the box of each RoI, in the same coordinates.
+        size: height and width.
+
+    Returns:
+        Shares from 0 to 1 of the rows, (R, height), and the columns, (R, width).
+    """
+    rows = _interval_coverage(rois[:, 1::2], boxes[:, 1::2], size[0])
+    columns = _interval_coverage(rois[:, 0::2], boxes[:, 0::2], size[1])
+    return rows, columns
+
+
+def _interval_coverage(rois: torch.Tensor, boxes: torch.Tensor, count: int) -> torch.Tensor:
+    """(R, 2) and (R, 2) starts and ends on one axis -> (R, count)."""
+    ends = torch.linspace(0, 1, count + 1, dtype=rois.dtype, device=rois.device)
+    ends = rois[:, :1] + (rois[:, 1:] - rois[:, :1]) * ends
+    left, right = ends[:, :-1], ends[:, 1:]
+    covered = torch.minimum(right, boxes[:, 1:]) - torch.maximum(left, boxes[:, :1])
+    return covered.clamp(min=0) / (right - left).clamp(min=1e-6)

@@ -174,3 +174,7 @@ def test_voc_even_and_odd_share_out_voc() -> None:
     assert {names[i] for i in resolve_class_split("voc_odd", names).set_a} == {
         VOC_INSTANCE_CLASSES[i] for i in odd.set_a
     }
+
+
+def test_no_class_may_use_its_masks() -> None:
+    assert resolve_class_split("none", ["cup", "dog"]) == ((), (0, 1))

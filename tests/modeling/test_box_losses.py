@@ -1,5 +1,6 @@
 """Losses of masks from boxes: by hand, under symmetries, at the ends of what numbers can hold."""
 
+import math
 from typing import Any, Dict, List
 
 import pytest
@@ -12,6 +13,7 @@ from seg_every_thing.modeling.box_losses import (
     BoxLosses,
     box_coverage,
     dice_loss,
+    filled_box_loss,
     other_objects,
     projection_loss,
 )
@@ -385,3 +387,15 @@ def test_bad_values_are_named(arguments: Dict[str, Any], named: str) -> None:
     with pytest.raises(ValueError, match="MODEL.ROI_MASK_HEAD.BOX_LOSS") as e:
         BoxLosses(**arguments)
     assert named in str(e.value)
+
+
+def test_filled_box_as_a_target_by_hand() -> None:
+    # Four cells, of which the box holds the left two; logit 0 everywhere.
+    logits = torch.zeros(1, 2, 2, dtype=torch.float64)
+    rois = torch.tensor([[0.0, 0.0, 4.0, 4.0]], dtype=torch.float64)
+    boxes = torch.tensor([[0.0, 0.0, 2.0, 4.0]], dtype=torch.float64)
+    dice = 1 - 2 * (2 * 0.5) / (4 * 0.25 + 2)
+    expected = math.log(2) + dice
+    assert filled_box_loss(logits, rois, boxes).item() == pytest.approx(expected, rel=1e-12)
+    sure = torch.tensor([[[50.0, -50], [50, -50]]], dtype=torch.float64)
+    assert filled_box_loss(sure, rois, boxes).item() == pytest.approx(0, abs=1e-9)

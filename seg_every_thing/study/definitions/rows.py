@@ -4,8 +4,9 @@ from dataclasses import dataclass, replace
 from typing import Any, Mapping, Tuple
 
 ON_DETECTOR = ("stage_two", "end_to_end")
+GIVEN_BOXES = ("reference", "given_boxes")
 SEMANTIC = ("fcn", "tiramisu")
-STAGES = ("detector", *ON_DETECTOR, *SEMANTIC)
+STAGES = ("detector", *ON_DETECTOR, *GIVEN_BOXES, *SEMANTIC)
 
 
 @dataclass(frozen=True)
@@ -16,13 +17,16 @@ class Row:
         name: key of the row in ``results.json``.
         title: what a reader calls it.
         stage: "detector" (boxes alone), "stage_two" (mask branch on a frozen detector),
-            "end_to_end", or "fcn" or "tiramisu" (semantic segmentation); each suite has a base
-            config for it.
+            "end_to_end", "given_boxes" (masks for given boxes), "reference" (the same without
+            learning; the name of the row is that of the method), or "fcn" or "tiramisu" (semantic
+            segmentation); each suite has a base config for it.
         overrides: (KEY, VALUE) pairs on top of the base config; "{seed}" in a value stands for the
-            seed of the run.
+            seed of the run, "{suite}" for the name of the suite.
         baseline: name of the row that this one is compared with; "" = none.
         changes: the keys in which it differs from its baseline, and no others.
         all_masks: trains with the masks of all classes, whatever the split.
+        no_masks: trains with no mask at all.
+        rounds: of self-training, after the training itself.
     """
 
     name: str
@@ -32,11 +36,28 @@ class Row:
     baseline: str = ""
     changes: Tuple[str, ...] = ()
     all_masks: bool = False
+    no_masks: bool = False
+    rounds: int = 0
 
     @property
     def on_detector(self) -> bool:
-        """Whether it stands on a detector, and has sets A and B."""
+        """Whether it stands on a detector."""
         return self.stage in ON_DETECTOR
+
+    @property
+    def has_sets(self) -> bool:
+        """Whether it has sets A and B."""
+        return self.stage in (*ON_DETECTOR, *GIVEN_BOXES)
+
+    @property
+    def learns(self) -> bool:
+        """Whether a seed and a split change anything."""
+        return self.stage != "reference"
+
+    @property
+    def mask_classes(self) -> str:
+        """``DATASETS.MASK_CLASSES`` where that is not the split of the run."""
+        return "all" if self.all_masks else "none" if self.no_masks else ""
 
     @property
     def semantic(self) -> bool:
@@ -44,10 +65,15 @@ class Row:
         return self.stage in SEMANTIC
 
     def changed(
-        self, name: str, title: str, changes: Mapping[str, Any], all_masks: bool = False
+        self,
+        name: str,
+        title: str,
+        changes: Mapping[str, Any],
+        all_masks: bool = False,
+        no_masks: bool = False,
     ) -> "Row":
         """The row that differs from this one in ``changes``, and the masks, alone."""
-        masks = ("DATASETS.MASK_CLASSES",) if all_masks else ()
+        masks = ("DATASETS.MASK_CLASSES",) if all_masks or no_masks else ()
         return replace(
             self,
             name=name,
@@ -56,7 +82,12 @@ class Row:
             baseline=self.name,
             changes=(*changes, *masks),
             all_masks=all_masks or self.all_masks,
+            no_masks=no_masks or self.no_masks,
         )
+
+    def compared_with(self, baseline: "Row") -> "Row":
+        """This row, which differs from a baseline in nothing that a config says."""
+        return replace(self, baseline=baseline.name, changes=())
 
 
 _PREDICTOR = "MODEL.ROI_MASK_HEAD.PREDICTOR"

@@ -1,11 +1,11 @@
-"""Suites: the paper's tables on COCO (one command a row), and in minutes on Shapes and CamVid."""
+"""Suites: the paper's tables on COCO (one command a row), and in minutes on smaller data."""
 
 from dataclasses import dataclass, field, replace
 from typing import Dict, List, Mapping, Optional, Tuple
 
 from ...data.splits import coco_random_splits, shapes_random_splits
+from . import photo_rows, semantic_rows
 from . import rows as r
-from . import semantic_rows
 from .mask_rcnn_rows import LEAVES as MASK_RCNN_LEAVES
 from .mask_rcnn_rows import TABLES as MASK_RCNN_TABLES
 from .rows import Row
@@ -204,7 +204,28 @@ CAMVID = Suite(
     tables=semantic_rows.TABLES,
     leaves=semantic_rows.leaves("camvid"),
 )
-SUITES = {suite.name: suite for suite in (SHAPES, CAMVID, COCO)}
+
+
+def _photos(name: str, train_set: str, directions: Tuple[Direction, ...]) -> Suite:
+    base = f"{name}/Base-Box-To-Mask.yaml"
+    return Suite(
+        name=name,
+        train_set=train_set,
+        bases={"reference": base, "given_boxes": base},
+        tables=photo_rows.TABLES,
+        directions=directions,
+        leaves={row: f"{name}/{leaf}" for row, leaf in photo_rows.LEAVES.items()},
+    )
+
+
+PHOTOS = _photos("photos", "coco_2017_train", COCO.directions)
+VOC = _photos(
+    "voc",
+    "voc_sample_train",
+    (Direction("even -> odd", "voc_even"), Direction("odd -> even", "voc_odd")),
+)
+
+SUITES = {suite.name: suite for suite in (SHAPES, CAMVID, COCO, PHOTOS, VOC)}
 
 # `make demo`: the first direction alone, on the detector of Shapes, with a recipe of its own.
 DEMO = replace(

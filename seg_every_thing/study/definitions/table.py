@@ -1,7 +1,7 @@
 """A table of a study, as data."""
 
-from dataclasses import dataclass
-from typing import Tuple
+from dataclasses import dataclass, field
+from typing import Mapping, Tuple
 
 from .rows import Row
 
@@ -20,7 +20,9 @@ class Table:
         unharmed: (row, baseline) of which the paper finds that set A does not suffer.
         ours: orderings to test for rows that the paper does not have.
         metrics: where there are no sets A and B: what the table shows, of a single direction.
-        claimed: the metric of claims without a set.
+        claimed: the metric of claims; those on a set add its name.
+        gaps: row -> (low, high): the share of the gap between these two that it closes is shown.
+        both_directions: names of the rows that are run in both directions; () = all.
         ceilings: strides at which the table shows what the labels themselves are worth.
     """
 
@@ -31,4 +33,6 @@ class Table:
     ours: Tuple[Claim, ...] = ()
     metrics: Tuple[str, ...] = ()
     claimed: str = "segm/AP"
+    gaps: Mapping[str, Tuple[str, str]] = field(default_factory=dict)
+    both_directions: Tuple[str, ...] = ()
     ceilings: Tuple[int, ...] = ()

@@ -13,8 +13,15 @@ Metrics = Dict[str, float]
 ALL_CLASSES = Direction("", "")
 """Of runs without sets A and B."""
 
+GIVEN = ("given", "given_fit")
+"""Masks at given boxes, cut at 0.5 and where they fit the box."""
 METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl")
-COLUMNS = (*(f"segm/{m}{s}" for s in ("_B", "_A", "") for m in METRICS), "bbox/AP")
+GIVEN_METRICS = ("mIoU", "IoU50", "IoU75", "boundary_IoU")
+COLUMNS = (
+    *(f"segm/{m}{s}" for s in ("_B", "_A", "") for m in METRICS),
+    "bbox/AP",
+    *(f"{task}/{m}{s}" for task in GIVEN for s in ("_B", "_A", "") for m in GIVEN_METRICS),
+)
 
 
 def runs_of(suite: Suite, tables: Sequence[str], seeds: Sequence[int]) -> List[Run]:
@@ -24,6 +31,7 @@ def runs_of(suite: Suite, tables: Sequence[str], seeds: Sequence[int]) -> List[R
         for seed in seeds
         for name in tables
         for row in _rows(suite, name)
+        if row.learns or seed == seeds[0]
         for direction in _splits(suite, name, row)
     ]
     return list(dict.fromkeys(runs))
@@ -34,18 +42,24 @@ def _rows(suite: Suite, table: str) -> Sequence[Row]:
 
 
 def _splits(suite: Suite, table: str, row: Row) -> List[Direction]:
-    if not row.on_detector:
+    if not row.has_sets:
         return [ALL_CLASSES]
     if table == "fig3":
         names = [name for names in suite.random_splits.values() for name in names]
         return [Direction(name, name) for name in names]
-    # A row with all masks is the same model in both directions.
-    return list(suite.directions[: 1 if row.all_masks else 2])
+    # What does not depend on the split is the same in both directions.
+    both = suite.tables[table].both_directions
+    once = _same_in_both(row) or (both and row.name not in both)
+    return list(suite.directions[: 1 if once else 2])
+
+
+def _same_in_both(row: Row) -> bool:
+    return row.all_masks or row.no_masks or not row.learns
 
 
 def directions_of(suite: Suite, table: Table) -> Sequence[Direction]:
     """The directions in which a table is read; where it has no sets A and B, a single one."""
-    if not table.rows[0].on_detector:
+    if not table.rows[0].has_sets:
         return (ALL_CLASSES,)
     return suite.directions[:1] if table.metrics else suite.directions
 
@@ -54,9 +68,10 @@ def metrics_of(
     suite: Suite, records: Mapping[str, Mapping[str, Any]], row: Row, direction: int, seed: int
 ) -> Optional[Metrics]:
     """Metrics of a row in one of the two directions; None when the run is missing or failed."""
-    if not row.on_detector:
+    if not row.has_sets:
         return records.get(Run(row, ALL_CLASSES.split, seed).name, {}).get("metrics")
-    mirrored = row.all_masks and direction == 1
+    mirrored = _same_in_both(row) and direction == 1
+    seed = seed if row.learns else 0
     split = suite.directions[0 if mirrored else direction].split
     metrics = records.get(Run(row, split, seed).name, {}).get("metrics")
     if metrics is None or not mirrored:
@@ -113,7 +128,7 @@ def orderings(
     tests += [(*claim, "ours", False) for claim in table.ours]
     found = []
     for better, worse, in_set, source, unharmed in tests:
-        metric = f"segm/AP_{in_set}" if in_set else table.claimed
+        metric = f"{table.claimed}_{in_set}" if in_set else table.claimed
         for i, direction in enumerate(directions_of(suite, table)):
             differences = []
             for seed in seeds:
@@ -135,6 +150,23 @@ def orderings(
                     }
                 )
     return found
+
+
+def gap_closed(
+    table: Table, summary: Mapping[str, Mapping[str, Mapping[str, Any]]], split: str, metric: str
+) -> Dict[str, float]:
+    """Row -> share, in percent, of the gap between its low and its high row that it closes.
+
+    Of the means over seeds: ratios of single seeds are wild where a gap happens to be small.
+    """
+    shares = {}
+    for name, ends in table.gaps.items():
+        found = [summary.get(n, {}).get(split, {}).get(metric) for n in (*ends, name)]
+        if all(x is not None for x in found):
+            low, high, value = (x["mean"] for x in found if x is not None)
+            if high > low:
+                shares[name] = 100 * (value - low) / (high - low)
+    return shares
 
 
 def _verdict(difference: Mapping[str, Any], unharmed: bool) -> str:

@@ -17,13 +17,14 @@ from ..running.scheduler import Record
 from ..running.stages import metric_names, versions
 from .diagnostics import class_vectors_of, diagnose
 from .plots import plot_diagnostics, plot_figure_3
-from .results import directions_of, figure_3, metrics_of, orderings, summarize
+from .results import directions_of, figure_3, gap_closed, metrics_of, orderings, summarize
 from .semantic_gallery import write_semantic_gallery
 from .tables import (
     ablation_table,
     ceilings_table,
     diagnostics_table,
     figure_3_table,
+    given_boxes_table,
     metrics_table,
     orderings_table,
     plain_cells,
@@ -97,6 +98,15 @@ def write_summary(
             }
         results["tables"][key] = {"title": table.title, "rows": rows, "orderings": claims}
         render = metrics_table if key == "2" else plain_table if table.metrics else ablation_table
+        if table.gaps:
+            render = given_boxes_table
+            results["tables"][key]["gap_closed"] = {
+                direction.split: {
+                    metric: gap_closed(table, summary, direction.split, f"{metric}_B")
+                    for metric in ("given/mIoU", "given_fit/mIoU", "given/IoU75")
+                }
+                for direction in suite.directions
+            }
         text += [f"## Table {table.title}\n", render(suite, key, table, summary), ""]
         if claims:
             text += [orderings_table(claims), ""]

@@ -7,7 +7,7 @@ from ..definitions.rows import Row
 from ..definitions.suites import Suite
 from ..definitions.table import Table
 from .report import COLUMNS, text_table
-from .results import METRICS, directions_of, spread
+from .results import METRICS, directions_of, gap_closed, spread
 
 _NAMES = {
     "segm/AP": "mask AP",
@@ -60,6 +60,46 @@ def ablation_table(
                 cells.append(f"{pair[0]} | {pair[1]}".replace("|", "\\|") if values else "-")
         rows.append(cells)
     return text_table(headers, rows)
+
+
+_GIVEN_COLUMNS = {
+    "mIoU": "given/mIoU",
+    "mIoU, fit": "given_fit/mIoU",
+    "> .75": "given/IoU75",
+    "> .75, fit": "given_fit/IoU75",
+    "boundary": "given/boundary_IoU",
+}
+
+
+def given_boxes_table(
+    suite: Suite, key: str, table: Table, summary: Mapping[str, Mapping[str, Mapping[str, Any]]]
+) -> str:
+    """Masks at given boxes, a block a direction, and the shares of the gap that are closed."""
+    blocks = []
+    for direction in suite.directions:
+        split = direction.split
+        shares = [
+            gap_closed(table, summary, split, f"{metric}_B")
+            for metric in ("given/mIoU", "given_fit/mIoU", "given/IoU75")
+        ]
+        rows = []
+        for row in table.rows:
+            found = summary.get(row.name, {}).get(split)
+            if found:
+                cells = [_or_dash(found, f"{name}_B") for name in _GIVEN_COLUMNS.values()]
+                closed = [
+                    f"{share[row.name]:.0f} %" if row.name in share else "" for share in shares
+                ]
+                on_a = [_or_dash(found, f"given{fit}/mIoU_A") for fit in ("", "_fit")]
+                rows.append([row.title, *cells, " / ".join(closed) if any(closed) else "", *on_a])
+        headers = [
+            direction.title,
+            *(f"B {name}" for name in _GIVEN_COLUMNS),
+            "gap closed (mIoU / fit / > .75)",
+            *("A mIoU", "A mIoU, fit"),
+        ]
+        blocks.append(text_table(headers, rows))
+    return "\n\n".join(blocks)
 
 
 def plain_table(
@@ -125,7 +165,7 @@ def orderings_table(found: Sequence[Mapping[str, Any]]) -> str:
         for x in found
     ]
     metrics = {x["metric"] for x in found}
-    unit = "mean IU" if metrics == {"sem_seg/mean_IU"} else "AP"
+    unit = {"sem_seg": "mean IU", "given": "mean IoU"}.get(min(metrics).split("/")[0], "AP")
     directions = ["direction"] if with_sets else []
     return text_table(["ordering", "of", *directions, f"difference in {unit}", "here"], rows)
 

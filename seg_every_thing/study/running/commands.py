@@ -24,10 +24,10 @@ def arguments_of(suite: Suite, run: Run, output: Path, overrides: Sequence[str])
     """Arguments after the command's name and its ``--num-gpus``."""
     row = run.row
     leaf = suite.leaves.get(row.name)
-    options = row_options(run)
+    options = row_options(suite, run)
     if leaf is not None:
         # The leaf holds the row; what is left is of the run: its seed and its split.
-        of_row = {key for key, value in row.overrides if "{seed}" not in str(value)}
+        of_row = {key for key, value in row.overrides if "{" not in str(value)}
         options = [
             x for pair in zip(options[::2], options[1::2]) if pair[0] not in of_row for x in pair
         ]
@@ -42,6 +42,9 @@ def command_of(
     suite: Suite, run: Run, output: Path, num_gpus: int, overrides: Sequence[str] = ()
 ) -> str:
     """The command of a run, as one types it."""
+    if not run.row.learns or run.row.rounds:
+        study = ["study", "--suite", suite.name, "--only", run.row.name, "--output", str(output)]
+        return shlex.join(["seg-every-thing", *study])
     gpus = ["--num-gpus", str(num_gpus)] if num_gpus else []
     file, *rest = (arguments := arguments_of(suite, run, output, overrides))[1:]
     return shlex.join(["python", *TRAIN, arguments[0], file, *gpus, *rest])

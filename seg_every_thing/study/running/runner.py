@@ -11,7 +11,6 @@ from detectron2.config import CfgNode
 
 from ...config import load_config
 from ...files import full_disk_named, make_output_dir
-from ...model_zoo import get_config_file
 from ..definitions.comparison import check_changes
 from ..definitions.rows import Row
 from ..definitions.suites import Suite
@@ -22,7 +21,9 @@ from .stages import (
     features_complete,
     fingerprint,
     finished,
+    given_boxes_parent,
     row_fingerprint,
+    train_given_boxes,
     train_model,
     train_row,
 )
@@ -30,7 +31,10 @@ from .stages import (
 logger = logging.getLogger(__name__)
 
 # Iterations of these stages take about so many times as long as those of a cached row.
-_WEIGHTS = {"detector": 2.0, "stage_two": 1.0, "end_to_end": 3.0, "fcn": 1.5, "tiramisu": 3.0}
+_WEIGHTS = {
+    **{"detector": 2.0, "stage_two": 1.0, "end_to_end": 3.0, "fcn": 1.5, "tiramisu": 3.0},
+    **{"reference": 0.1, "given_boxes": 3.0},
+}
 
 
 @dataclass(frozen=True)
@@ -44,7 +48,7 @@ class Run:
     @property
     def name(self) -> str:
         """Path of its folder below the output folder, and its key in ``results.json``."""
-        parts = [self.split, self.row.name] if self.row.on_detector else [self.row.name]
+        parts = [self.split, self.row.name] if self.row.has_sets else [self.row.name]
         return "/".join([f"seed{self.seed}", *parts])
 
 
@@ -95,6 +99,8 @@ class StudyRunner:
         cfg = self.config(run)
         if run.row.on_detector:
             expected = row_fingerprint(cfg, self._parent(run.seed))
+        elif run.row.has_sets:
+            expected = row_fingerprint(cfg, given_boxes_parent(run.row))
         else:
             expected = fingerprint(cfg)
         return finished(self.folder(run), expected)
@@ -145,7 +151,12 @@ class StudyRunner:
         """What stands on nothing, detectors first; then, seed by seed, features and rows."""
         alone = [detector for detector in detectors if detector.name not in records]
         alone += [run for run in runs if not run.row.on_detector]
-        jobs = [self._job(run, train_model, (self._fresh(run),), ()) for run in alone]
+        jobs = []
+        for run in alone:
+            if run.row.has_sets:
+                jobs.append(self._job(run, train_given_boxes, (self._fresh(run), run.row), ()))
+            else:
+                jobs.append(self._job(run, train_model, (self._fresh(run),), ()))
         for detector in detectors:
             mine = [run for run in runs if run.row.on_detector and run.seed == detector.seed]
             stage_two = [run for run in mine if run.row.stage == "stage_two"]
@@ -195,8 +206,8 @@ class StudyRunner:
 
 def row_config(suite: Suite, run: Run, overrides: Sequence[str]) -> CfgNode:
     """Base config, row, overrides for every row, and seed; weights and output are not set."""
-    options = [*row_options(run), *overrides, "SEED", str(run.seed)]
-    return load_config(get_config_file(suite.bases[run.row.stage]), options)
+    options = [*row_options(suite, run), *overrides, "SEED", str(run.seed)]
+    return load_config(suite.bases[run.row.stage], options)
 
 
 def row_differences(suite: Suite, run: Run, overrides: Sequence[str]) -> Dict[str, Any]:
@@ -214,12 +225,16 @@ def row_differences(suite: Suite, run: Run, overrides: Sequence[str]) -> Dict[st
     )
 
 
-def row_options(run: Run) -> List[str]:
+def row_options(suite: Suite, run: Run) -> List[str]:
     """KEY, VALUE, ... of a run on top of its suite's base config, its seed aside."""
+    placeholders = {"{seed}": str(run.seed), "{suite}": suite.name}
     options = []
     for key, value in run.row.overrides:
-        options += [key, str(value).replace("{seed}", str(run.seed))]
-    if not run.row.on_detector:
+        text = str(value)
+        for placeholder, meaning in placeholders.items():
+            text = text.replace(placeholder, meaning)
+        options += [key, text]
+    if not run.row.has_sets:
         return options
-    mask_classes = "all" if run.row.all_masks else run.split
+    mask_classes = run.row.mask_classes or run.split
     return [*options, "DATASETS.MASK_CLASSES", mask_classes, "TEST.CLASS_SPLIT", run.split]

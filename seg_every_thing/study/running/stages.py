@@ -15,6 +15,7 @@ from detectron2.utils.env import seed_all_rng
 from fvcore.nn import weight_init
 
 from ... import __version__
+from ...annotation.baselines import evaluate_reference
 from ...checkpoint.loading import readable_checkpoint
 from ...checkpoint.safe_checkpointer import SafeCheckpointer
 from ...data.dataset_mapper import PartialSupervisionMapper
@@ -22,13 +23,14 @@ from ...engine.freezing import freeze_detector
 from ...engine.semantic_trainer import SemanticTrainer, trainer_class
 from ...engine.trainer import Trainer
 from ...files import read_json, write_json
+from ..definitions.rows import Row
 from .feature_cache import (
     CachedFeaturesModel,
     FeatureCache,
     detections_of,
-    image_key,
     write_feature_cache,
 )
+from .stage_trainer import StageTrainer
 
 logger = logging.getLogger(__name__)
 
@@ -91,6 +93,37 @@ def train_model(cfg: CfgNode) -> Dict[str, Any]:
     return _finish(cfg, trainer, record, time.perf_counter() - start)
 
 
+def given_boxes_parent(row: Row) -> str:
+    """What decides a row with given boxes beside its config: its method, its rounds."""
+    return f"{row.stage}:{row.name if not row.learns else ''}:{row.rounds}"
+
+
+def train_given_boxes(cfg: CfgNode, row: Row) -> Dict[str, Any]:
+    """Train masks for given boxes, or run a method that learns nothing, and evaluate.
+
+    Returns:
+        As :func:`train_row`.
+    """
+    start = time.perf_counter()
+    record: Dict[str, Any] = {"fingerprint": row_fingerprint(cfg, given_boxes_parent(row))}
+    if not row.learns:
+        (name,) = cfg.DATASETS.TEST
+        folder = os.path.join(cfg.OUTPUT_DIR, "inference", name)
+        found = evaluate_reference(
+            row.name, name, class_split=cfg.TEST.CLASS_SPLIT, output_dir=folder
+        )
+        metrics = {f"given/{key}": value for key, value in found["given"].items()}
+        seconds = {"evaluation": time.perf_counter() - start}
+        record.update(metrics=metrics, seconds=seconds)
+        write_json(os.path.join(cfg.OUTPUT_DIR, DONE), record)
+        return record
+    trainer = _new_trainer(cfg)
+    record["initial_trunk"] = _draw_initial_trunk(trainer.model, cfg.SEED)
+    seed_all_rng(cfg.SEED)
+    trainer.train()
+    return _finish(cfg, trainer, record, time.perf_counter() - start)
+
+
 def cache_features(cfg: CfgNode, folder: Path) -> Dict[str, Any]:
     """Run the frozen detector of a stage-two config over its images, once.
 
@@ -150,37 +183,11 @@ def train_row(cfg: CfgNode, cache: Optional[Path], parent: str) -> Dict[str, Any
     return _finish(cfg, trainer, record, time.perf_counter() - start)
 
 
-class _RememberingMapper:
-    """A mapper without chance maps each image once; after that it is remembered."""
-
-    def __init__(self, mapper: PartialSupervisionMapper) -> None:
-        self._mapper = mapper
-        self._samples: Dict[Any, Dict[str, Any]] = {}
-
-    def __call__(self, record: Dict[str, Any]) -> Dict[str, Any]:
-        key = (record["file_name"], record["image_id"])
-        if key not in self._samples:
-            sample = self._mapper(record)
-            self._samples[key] = {**sample, "image_key": image_key(sample["image"])}
-        return dict(self._samples[key])
-
-
-class StageTrainer(Trainer):
-    """Trainer whose mapper remembers, where augmentation leaves nothing to chance."""
-
-    @classmethod
-    def build_mapper(cls, cfg: CfgNode) -> Any:
-        """The mapper of the training loader."""
-        mapper = super().build_mapper(cfg)
-        fixed_size = len(set(cfg.INPUT.MIN_SIZE_TRAIN)) == 1
-        chance = cfg.INPUT.RANDOM_FLIP != "none" or cfg.INPUT.CROP.ENABLED or not fixed_size
-        return mapper if chance else _RememberingMapper(mapper)
-
-
 def _new_trainer(cfg: CfgNode) -> Trainer:
     cfg = cfg.clone()
     cfg.defrost()
     cfg.DATASETS.TEST = ()  # evaluation comes after training, and is timed apart
+    cfg.DATALOADER.NUM_WORKERS = 0  # rows run side by side, each on one core
     seed_all_rng(cfg.SEED)
     semantic = trainer_class(cfg) is SemanticTrainer
     trainer = SemanticTrainer(cfg) if semantic else StageTrainer(cfg)

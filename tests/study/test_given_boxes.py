@@ -1,0 +1,100 @@
+"""Rows on photographs with boxes given: fair, in the right directions, and what they come to."""
+
+from pathlib import Path
+from typing import Any, Dict
+
+import pytest
+import yaml
+from helpers import CONFIGS, TINY
+
+from seg_every_thing.study.definitions import photo_rows as p
+from seg_every_thing.study.definitions.suites import PHOTOS, SUITES, VOC, Direction, Suite
+from seg_every_thing.study.definitions.table import Table
+from seg_every_thing.study.reporting.results import gap_closed, metrics_of, runs_of, spread
+from seg_every_thing.study.reporting.tables import given_boxes_table
+from seg_every_thing.study.running.commands import command_of
+from seg_every_thing.study.running.runner import Run, StudyRunner
+
+
+@pytest.mark.parametrize("suite", [PHOTOS, VOC], ids=lambda s: s.name)
+def test_main_rows_run_in_both_directions_the_others_in_one(suite: Suite) -> None:
+    runs = runs_of(suite, ["given"], [0, 1, 2])
+    assert len(runs) == len(set(runs))
+    directions: Dict[str, int] = {}
+    for run in runs:
+        directions[run.row.name] = directions.get(run.row.name, 0) + 1
+    assert directions["b2m_best"] == directions["b2m_projection"] == 2 * 3
+    assert directions["b2m_supervised"] == 3  # mirrored: the same model in both directions
+    assert directions["b2m_boxes_alone"] == directions["b2m_self_2"] == 3
+    assert directions["filled_box"] == directions["grabcut"] == 1  # no seed and no split
+    assert set(directions) == set(suite.rows())
+
+
+def test_what_learns_nothing_is_read_mirrored_and_for_every_seed() -> None:
+    metrics = {"given/mIoU_A": 1.0, "given/mIoU_B": 2.0}
+    records = {Run(p.GRABCUT, "voc", 0).name: {"metrics": metrics}}
+    assert metrics_of(PHOTOS, records, p.GRABCUT, 0, 2) == metrics
+    mirrored = {"given/mIoU_A": 2.0, "given/mIoU_B": 1.0}
+    assert metrics_of(PHOTOS, records, p.GRABCUT, 1, 1) == mirrored
+
+
+def test_share_of_the_gap_by_hand() -> None:
+    table = Table("t", (p.AGNOSTIC, p.BEST, p.SUPERVISED), gaps={"b2m_best": p._GAP})
+    means = {"b2m_class_agnostic": 50.0, "b2m_best": 56.0, "b2m_supervised": 58.0}
+    summary = {k: {"voc": {"given/mIoU_B": spread([v - 1, v + 1])}} for k, v in means.items()}
+    assert gap_closed(table, summary, "voc", "given/mIoU_B") == {"b2m_best": 75.0}
+    assert gap_closed(table, summary, "nonvoc", "given/mIoU_B") == {}
+    summary["b2m_supervised"] = summary["b2m_class_agnostic"]
+    assert gap_closed(table, summary, "voc", "given/mIoU_B") == {}  # there is no gap
+    text = given_boxes_table(PHOTOS, "given", table, summary)
+    assert "56.0 ± 1.4" in text
+
+
+def test_commands_of_rows_that_no_single_training_makes() -> None:
+    for row in (p.GRABCUT, p.SELF_1):
+        command = command_of(VOC, Run(row, "voc_even", 0), Path("out"), 0)
+        assert command == f"seg-every-thing study --suite voc --only {row.name} --output out"
+    best = command_of(VOC, Run(p.BEST, "voc_even", 1), Path("out"), 0)
+    assert "train --config-file voc/box_to_mask.yaml" in best and "SEED 1" in best
+
+
+@pytest.fixture
+def small_suite(tiny_shapes: Path, tmp_path: Path) -> Suite:
+    """The rows on Shapes, with a body of a few channels."""
+    base: Any = yaml.safe_load((CONFIGS / "photos" / "Base-Box-To-Mask.yaml").read_text())
+    model = base["MODEL"]
+    model["BACKBONE"]["NAME"] = "build_resnet_backbone"
+    model["RESNETS"] = {"DEPTH": 50, "RES2_OUT_CHANNELS": 16, "STEM_OUT_CHANNELS": 8}
+    model["RESNETS"].update(OUT_FEATURES=["res2", "res3"], WIDTH_PER_GROUP=8)
+    model["ROI_HEADS"].update(IN_FEATURES=["res2", "res3"], NUM_CLASSES=48)
+    base["DATASETS"] = {"TRAIN": ("shapes_train",), "TEST": ("shapes_val",)}
+    base["DATASETS"]["MASK_CLASSES"] = base["TEST"]["CLASS_SPLIT"] = "shapes_A"
+    base["INPUT"].update(MIN_SIZE_TRAIN=(64,), MIN_SIZE_TEST=64)
+    file = tmp_path / "base.yaml"
+    file.write_text(yaml.safe_dump(base))
+    bases = {"reference": str(file), "given_boxes": str(file)}
+    direction = (Direction("A -> B", "shapes_A"), Direction("B -> A", "shapes_B"))
+    return Suite("shapes", "shapes_train", bases, p.TABLES, direction)
+
+
+def _nothing() -> None:
+    """Data sets are registered in this process already."""
+
+
+def test_rows_train_and_are_evaluated_at_both_thresholds(
+    small_suite: Suite, tmp_path: Path
+) -> None:
+    from seg_every_thing.study.running.stages import train_given_boxes
+
+    runner = StudyRunner(small_suite, tmp_path / "out", _nothing, [str(x) for x in TINY])
+    found = {}
+    for row in (p.BEST, p.BOXES_ALONE, p.FILLED_BOX):
+        run = Run(row, "shapes_A", 0)
+        assert runner.completed(run) is None
+        record = train_given_boxes(runner._fresh(run), row)
+        assert runner.completed(run) == record
+        found[row.name] = record["metrics"]
+    assert found["filled_box"]["given/mIoU_B"] > 10
+    for name in ("b2m_best", "b2m_boxes_alone"):
+        assert {"given/mIoU_B", "given_fit/mIoU_B", "given/boundary_IoU_A"} <= set(found[name])
+    assert SUITES["voc"] is VOC
