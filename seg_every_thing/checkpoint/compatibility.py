@@ -18,7 +18,7 @@ _MEND = "Give its own config, or --allow-partial-checkpoint to go on with what f
 _NAMED = 3  # tensors that a message tells of
 _ROWS = 40  # of a table
 
-# Set by the config or the model itself, so that a checkpoint need not have them: detectron2's
+# Set by the config or the model itself, so that either side may lack them: detectron2's
 # normalisation of pixels, a counter that only momentum None reads, the vectors of EMBEDDING_FILE.
 _FROM_ELSEWHERE = ("pixel_mean", "pixel_std", "num_batches_tracked", "class_vectors")
 
@@ -65,7 +65,8 @@ class Fit:
     @property
     def _foreign(self) -> List[str]:
         parts = {_part(name) for name in (*self.loaded, *self.missing, *self.misshapen)}
-        return [name for name in self.unused if _part(name) in parts]
+        names = [name for name in self.unused if not name.endswith(_FROM_ELSEWHERE)]
+        return [name for name in names if _part(name) in parts]
 
     def require(self, fit: str, mend: str = _MEND) -> None:
         """Refuse a checkpoint that brings too little.
@@ -133,9 +134,9 @@ class Fit:
     def _class_counts(self) -> Optional[Tuple[int, int, str]]:
         """Number of classes in the file and in the model, where they differ, and the config key."""
         for name, (in_file, in_model) in self.misshapen.items():
-            counts = in_file[0], in_model[0]
-            if counts[0] == counts[1]:
+            if not in_file or not in_model or in_file[0] == in_model[0]:
                 continue
+            counts = in_file[0], in_model[0]
             if name.endswith("cls_score.weight") and len(in_file) == 2:  # with a row of background
                 return counts[0] - 1, counts[1] - 1, "MODEL.ROI_HEADS.NUM_CLASSES"
             if name.startswith(("sem_seg_head.score.", "sem_seg_head.predictor.")):

@@ -1,6 +1,7 @@
 """Whether config and data sets agree: said before the first iteration, not after the last."""
 
 import logging
+import os
 from typing import Any, Dict, List, Optional, Tuple
 
 from detectron2.config import CfgNode
@@ -8,7 +9,13 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.modeling import META_ARCH_REGISTRY, GeneralizedRCNN, RetinaNet, SemanticSegmentor
 from detectron2.utils.file_io import PathManager
 
-from ..data.catalog import check_data_set, class_names_of
+from ..data.catalog import (
+    check_data_set,
+    checked_loading,
+    class_names_of,
+    evaluation_use,
+    valid_annotations,
+)
 from ..data.splits import resolve_class_split
 
 logger = logging.getLogger(__name__)
@@ -138,6 +145,25 @@ def check_classes_of_training(cfg: CfgNode) -> None:
     """
     known = {name: MetadataCatalog.get(name).get("thing_classes") for name in cfg.DATASETS.TRAIN}
     _check_same({name: list(names) for name, names in known.items() if names})
+
+
+def check_test_files(cfg: CfgNode, dataset_name: str) -> None:
+    """Check that the images and label maps of a test set are there, without reading them.
+
+    Raises:
+        FileNotFoundError: naming the first that is missing.
+    """
+    with valid_annotations([dataset_name]), checked_loading(evaluation_use(cfg)):
+        records = DatasetCatalog.get(dataset_name)
+    if not isinstance(records, list):
+        return  # a dataset of PyTorch: it has no list of files
+    files = [x[key] for x in records for key in ("file_name", "sem_seg_file_name") if key in x]
+    missing = [file for file in files if "://" not in file and not os.path.isfile(file)]
+    if missing:
+        raise FileNotFoundError(
+            f"{len(missing)} of {len(files)} files of the test set '{dataset_name}' do not exist; "
+            f"the first is '{missing[0]}': check the image folder and DETECTRON2_DATASETS"
+        )
 
 
 def check_labels_fit(cfg: CfgNode, dataset_name: str) -> None:

@@ -29,6 +29,7 @@ from .agreement import (
     check_classes,
     check_classes_of_training,
     check_settings,
+    check_test_files,
 )
 from .annotation_check import check_annotations
 from .divergence import FiniteWeights, divergence_explained, errors_told_once
@@ -141,10 +142,12 @@ class Trainer(DefaultTrainer):
         Raises:
             ValueError: before the first iteration, when model, data sets and split do not mean the
                 same classes, or a test set cannot be evaluated.
+            FileNotFoundError: likewise, when files of a test set are missing.
             FloatingPointError: when training diverges; the message says what to do.
         """
         check_classes(self.cfg)
         for name in self.cfg.DATASETS.TEST:
+            check_test_files(self.cfg, name)
             with contextlib.suppress(NotImplementedError):  # a subclass may evaluate elsewhere
                 self.build_evaluator(self.cfg, name)  # else it would complain after training
         with errors_told_once():

@@ -148,6 +148,15 @@ def test_a_table_of_what_was_not_loaded(
 def test_counters_of_normalisation_may_be_missing(tmp_path: Path) -> None:
     path = save(tmp_path, Detector(), **{"roi_heads.norm.num_batches_tracked": None})
     SafeCheckpointer(Detector(), require="all").load(path)
+    # FrozenBatchNorm2d has none.
+    extra = {"backbone.bottom_up.res0.num_batches_tracked": torch.tensor(3)}
+    SafeCheckpointer(Detector(), require="all").load(save(tmp_path, Detector(), **extra))
+
+
+def test_a_number_where_the_model_has_a_row(tmp_path: Path) -> None:
+    scalar = {"roi_heads.norm.running_var": torch.tensor(1.0)}
+    line = refused(Detector(), save(tmp_path, Detector(), **scalar))
+    assert "roi_heads.norm.running_var (() there, (1,) here)" in line
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])

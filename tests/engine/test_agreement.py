@@ -15,7 +15,12 @@ from helpers import shapes_config
 
 from seg_every_thing import Trainer, add_seg_every_thing_config
 from seg_every_thing.engine import agreement
-from seg_every_thing.engine.agreement import check_classes, check_labels_fit, check_settings
+from seg_every_thing.engine.agreement import (
+    check_classes,
+    check_labels_fit,
+    check_settings,
+    check_test_files,
+)
 from seg_every_thing.engine.launch import evaluate
 from seg_every_thing.engine.semantic_trainer import SemanticTrainer
 
@@ -251,6 +256,33 @@ def test_trainers_say_it_before_the_first_iteration(
     assert "class 0 is 'cup' in the first and 'kite'" in refused(Trainer, detector(tmp_path, *sets))
 
 
+def test_files_of_a_test_set_are_looked_for(
+    make: Make, tiny_shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Trainer, "run_step", lambda self: pytest.fail("too late"))
+    train, test = make(["cup"]), make(["cup"])
+    sets = ("DATASETS.TRAIN", (train,), "DATASETS.TEST", (test,), "MODEL.ROI_HEADS.NUM_CLASSES", 1)
+    line = refused(Trainer(detector(tmp_path, *sets)).train, error=FileNotFoundError)
+    assert (
+        f"2 of 2 files of the test set '{test}' do not exist; the first is '{tmp_path}/1.png'"
+        in line
+    )
+    (tmp_path / "1.png").touch()
+    DatasetCatalog.register(
+        "test_agreement_labels",
+        lambda: [
+            {
+                "file_name": str(tmp_path / "1.png"),
+                "sem_seg_file_name": str(tmp_path / "1_labels.png"),
+            },
+            {"file_name": "https://example.org/2.png"},
+        ],
+    )
+    line = refused(check_test_files, config(), "test_agreement_labels", error=FileNotFoundError)
+    unregister("test_agreement_labels")
+    assert "1 of 3 files" in line and "1_labels.png" in line
+
+
 def test_a_test_set_that_cannot_be_evaluated(
     tiny_shapes: Path, tmp_path: Path, make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -297,6 +329,8 @@ def test_a_training_set_is_loaded_once(
     monkeypatch.setattr(Trainer, "run_step", lambda self: None)
     monkeypatch.setattr(Trainer, "after_train", lambda self: None)
     monkeypatch.setattr(Trainer, "after_step", lambda self: None)
+    for name in ("1.png", "2.png"):
+        (tmp_path / name).touch()
     sets = ("DATASETS.TRAIN", (train,), "DATASETS.TEST", (test,))
     Trainer(detector(tmp_path, *sets, "MODEL.ROI_HEADS.NUM_CLASSES", 3)).train()
     assert loaded.count(train) == 1
