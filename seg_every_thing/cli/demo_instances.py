@@ -42,7 +42,8 @@ class InstanceDemo:
         Raises:
             ValueError: for classes that the data set does not have, or vectors that do not fit.
         """
-        cfg.MODEL.ROI_HEADS.SCORE_THRESH_TEST = args.threshold  # else the config's could be higher
+        for head in (cfg.MODEL.ROI_HEADS, cfg.MODEL.RETINANET):
+            head.SCORE_THRESH_TEST = args.threshold  # else the config's could be higher
         self._args = args
         self._cfg = cfg
         self._vocabulary, self._vectors = _with_added_classes(vocabulary_of(cfg), args)

@@ -82,7 +82,7 @@ def log_supervision(
     if lacking:
         more = f" and {len(lacking) - _NAMED} more" if len(lacking) > _NAMED else ""
         logger.warning(
-            "DATASETS.MASK_CLASSES '%s': %d classes of set A have no mask to learn from: %s%s",
-            *(split, len(lacking), ", ".join(lacking[:_NAMED]), more),
+            "DATASETS.MASK_CLASSES '%s': of the %d classes of set A, %d have no mask: %s%s",
+            *(split, len(set_a), len(lacking), ", ".join(lacking[:_NAMED]), more),
         )
     return counts["mask_objects"]

@@ -91,6 +91,8 @@ def check_settings(cfg: CfgNode, training: bool) -> None:
             f"TEST.EARLY_STOPPING is for models that label pixels: set PATIENCE 0 for "
             f"MODEL.META_ARCHITECTURE '{cfg.MODEL.META_ARCHITECTURE}'"
         )
+    if cfg.TEST.AUG.ENABLED:
+        _check_augmentable(cfg)
     for name in cfg.DATASETS.TEST:
         check_data_set(name)
         folder = MetadataCatalog.get(name).get("image_root")
@@ -195,6 +197,21 @@ def check_labels_fit(cfg: CfgNode, dataset_name: str) -> None:
             raise ValueError(
                 f"MODEL.SEM_SEG_HEAD.{key} is {value}, the data set '{dataset_name}' needs {needed}"
             )
+
+
+def _check_augmentable(cfg: CfgNode) -> None:
+    """Refuse what detectron2's test-time augmentation would fail on after training."""
+    detects = _is(architecture_of(cfg), GeneralizedRCNN)
+    reasons = {
+        f"MODEL.META_ARCHITECTURE '{cfg.MODEL.META_ARCHITECTURE}'": not detects
+        or cfg.MODEL.META_ARCHITECTURE == "BoxToMask",
+        "MODEL.KEYPOINT_ON True": cfg.MODEL.KEYPOINT_ON,
+        "MODEL.LOAD_PROPOSALS True": cfg.MODEL.LOAD_PROPOSALS,
+        "MODEL.ROI_MASK_HEAD.CLIP_TO_BOX False": not cfg.MODEL.ROI_MASK_HEAD.CLIP_TO_BOX,
+    }
+    for reason, holds in reasons.items():
+        if holds:
+            raise ValueError(f"TEST.AUG does not work with {reason}: set TEST.AUG.ENABLED False")
 
 
 def _is(architecture: Any, kind: type) -> bool:

@@ -110,6 +110,8 @@ def evaluate(cfg: CfgNode, resume: bool, allow_partial: bool = False) -> Dict[st
     else:
         logger.warning("MODEL.WEIGHTS is empty: random weights")
     results = trainer.test(cfg, model)
+    if cfg.TEST.AUG.ENABLED:
+        results.update(trainer.test_augmented(cfg, model))
     if comm.is_main_process() and cfg.TEST.EXPECTED_RESULTS:
         verify_results(cfg, results)
     return results

@@ -13,6 +13,7 @@ from detectron2.data import MetadataCatalog, build_detection_test_loader
 from detectron2.engine import DefaultTrainer, HookBase, create_ddp_model, defaults
 from detectron2.engine.hooks import EvalHook, PeriodicCheckpointer
 from detectron2.evaluation import DatasetEvaluator
+from detectron2.modeling import GeneralizedRCNNWithTTA
 from torch import nn
 
 from ..checkpoint.compatibility import UnfitCheckpointError
@@ -131,9 +132,12 @@ class Trainer(DefaultTrainer):
         after = next(i for i, hook in enumerate(others) if isinstance(hook, EvalHook)) + 1
         periods = (self.cfg.SOLVER.CHECKPOINT_PERIOD, self.cfg.TEST.EVAL_PERIOD)
         finite, exact = FiniteWeights(*periods), ExactResume(*periods)
+        more: List[HookBase] = []
+        if self.cfg.TEST.AUG.ENABLED:  # once, in the end, as it takes many times as long
+            more.append(EvalHook(0, lambda: self.test_augmented(self.cfg, self.model)))
         return [
             *(*others[: after - 1], finite, others[after - 1]),
-            *(exact, *savers, *others[after:]),
+            *(exact, *savers, *more, *others[after:]),
         ]
 
     def train(self) -> Any:
@@ -236,6 +240,20 @@ class Trainer(DefaultTrainer):
             single = len(cfg.DATASETS.TEST) == 1
             (results if single else results.setdefault(name, {})).update(metrics)
         return results
+
+    @classmethod
+    def test_augmented(cls, cfg: CfgNode, model: nn.Module) -> Dict[str, Any]:
+        """As in DefaultTrainer's ``test``, but with the augmentations of ``TEST.AUG``.
+
+        Returns:
+            Metrics under "bbox_TTA" and "segm_TTA"; written below ``OUTPUT_DIR/inference_TTA``.
+        """
+        folder = os.path.join(cfg.OUTPUT_DIR, "inference_TTA")
+        evaluators = [
+            cls.build_evaluator(cfg, name, os.path.join(folder, name)) for name in cfg.DATASETS.TEST
+        ]
+        results = super().test(cfg, GeneralizedRCNNWithTTA(cfg, model), evaluators)
+        return {f"{name}_TTA": metrics for name, metrics in results.items()}
 
     @classmethod
     def build_optimizer(cls, cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:

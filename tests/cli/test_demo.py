@@ -1,3 +1,4 @@
+import argparse
 import logging
 from pathlib import Path
 from typing import Any, Callable, Iterator, List
@@ -14,6 +15,7 @@ from detectron2.data.datasets import register_coco_instances
 from pycocotools.coco import COCO
 
 from seg_every_thing.cli import demo
+from seg_every_thing.cli.demo_instances import InstanceDemo
 from seg_every_thing.config import load_config
 from seg_every_thing.data.datasets.shapes import SHAPES_CLASSES, SHAPES_SET_A
 from seg_every_thing.data.vocabulary import classes_of
@@ -137,6 +139,15 @@ def test_without_a_split_nothing_is_said_of_sets(images: Path, run: Run, stub: A
 def test_threshold_reaches_below_that_of_the_config(images: Path, run: Run) -> None:
     opts = ["MODEL.ROI_HEADS.SCORE_THRESH_TEST", "0.9"]
     assert len(read(run(images, extra=["--threshold", "0"], opts=opts) / "predictions.json")) == 9
+
+
+def test_threshold_reaches_models_of_every_kind(tiny_shapes: Path) -> None:
+    parser = argparse.ArgumentParser()
+    demo.add_arguments(parser)
+    paths = ["--config-file", CONFIG, "--input", "x", "--output", "y"]
+    cfg = load_config(CONFIG, [*TINY, "MODEL.META_ARCHITECTURE", "RetinaNet"])
+    InstanceDemo(parser.parse_args([*paths, "--threshold", "0.01"]), cfg)
+    assert cfg.MODEL.RETINANET.SCORE_THRESH_TEST == cfg.MODEL.ROI_HEADS.SCORE_THRESH_TEST == 0.01
 
 
 def test_equal_names_get_pictures_of_their_own(

@@ -104,12 +104,12 @@ def test_classes_of_set_a_without_a_mask_are_named(caplog: Any) -> None:
     (line,) = warnings_of(
         caplog, object_of(0), object_of(1, with_mask=False), crowd, only_in_b, **options
     )
-    assert line.endswith("'mine.txt': 2 classes of set A have no mask to learn from: bee, doe")
+    assert line.endswith("'mine.txt': of the 3 classes of set A, 2 have no mask: bee, doe")
     assert not warnings_of(caplog, object_of(0), object_of(1), object_of(3), **options)
     options = {"mask_classes": None, "split": "all", "class_names": list("abcdefghijklm")}
     (line,) = warnings_of(caplog, object_of(0), **options)
     assert line.endswith(
-        "12 classes of set A have no mask to learn from: b, c, d, e, f, g, h, i, j, k and 2 more"
+        "of the 13 classes of set A, 12 have no mask: b, c, d, e, f, g, h, i, j, k and 2 more"
     )
 
 
@@ -121,7 +121,7 @@ def test_the_names_are_those_of_the_data_set(
     cfg = config_of(dataset, "DATASETS.MASK_CLASSES", str(tmp_path / "a.txt"))
     with caplog.at_level(logging.WARNING, "seg_every_thing"):
         load_training_dicts(cfg)
-    assert "1 classes of set A have no mask to learn from: kite" in caplog.text
+    assert "of the 2 classes of set A, 1 have no mask: kite" in caplog.text
 
 
 @pytest.mark.parametrize(
