@@ -39,6 +39,10 @@ def add_seg_every_thing_config(cfg: CN) -> None:
     # or are left out; data_report.json counts them).
     cfg.DATASETS.ON_BAD_ANNOTATION = "error"
 
+    # Folder of masks that a teacher predicted for objects of DATASETS.TRAIN without a usable one;
+    # `seg-every-thing self-train` writes it.  "" = none.
+    cfg.DATASETS.PSEUDO_MASKS = ""
+
     # A user's own COCO-format files, and the folder of the images of each (or one for all).  They
     # become the data sets own_train and own_val and decide DATASETS.TRAIN, DATASETS.TEST and
     # MODEL.ROI_HEADS.NUM_CLASSES: --train-json, --train-images, --val-json, --val-images.
@@ -108,6 +112,12 @@ def add_seg_every_thing_config(cfg: CN) -> None:
     cfg.MODEL.ROI_MASK_HEAD.BOX_LOSS.WARMUP = 0.1
     # The whole box as the target of the mask: a control that box losses have to beat.
     cfg.MODEL.ROI_MASK_HEAD.BOX_LOSS.FILL_WEIGHT = 0.0
+
+    # Mask loss of objects with a pseudo-mask (DATASETS.PSEUDO_MASKS), of the kind that LOSS names.
+    cfg.MODEL.ROI_MASK_HEAD.PSEUDO_LOSS = CN()
+    cfg.MODEL.ROI_MASK_HEAD.PSEUDO_LOSS.WEIGHT = 1.0
+    # Only pixels count whose probability is at least this, or at most 1 minus this.
+    cfg.MODEL.ROI_MASK_HEAD.PSEUDO_LOSS.CONFIDENCE = 0.7
 
     cfg.MODEL.WEIGHT_TRANSFER = CN()
     # What describes a class: "cls+box", "cls" or "box" weights of the predictor, or "embedding".

@@ -15,6 +15,7 @@ from ..processes import EndedBySignal, signals_end_in_good_order
 
 COMMANDS = {
     "train": "seg_every_thing.cli.train",
+    "self-train": "seg_every_thing.cli.self_train",
     "demo": "seg_every_thing.cli.demo",
     "quickstart": "seg_every_thing.cli.quickstart",
     "prepare-vg": "seg_every_thing.cli.prepare_vg",

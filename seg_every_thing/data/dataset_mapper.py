@@ -12,6 +12,7 @@ from detectron2.structures import Boxes, Instances
 
 from .images import check_image_size, preparing, read_image
 from .partial import set_a_of
+from .pseudo_masks import PseudoMasks
 from .segmentations import usable_segmentation
 
 
@@ -22,26 +23,36 @@ class PartialSupervisionMapper(DatasetMapper):
     ``gt_classes``, ``gt_masks`` for all N objects (empty where there is none) and ``gt_has_mask``,
     a bool tensor (N,) that says which of them the mask loss may use.  Polygons and RLE may stand
     side by side in an image.  The mask of an object whose class is outside set A is never read.
+    With pseudo-masks there are ``gt_pseudo_masks``, uint8 (N, M, M) on ``gt_boxes``, and
+    ``gt_has_pseudo``, a bool tensor (N,), too.
     """
 
     @configurable
     def __init__(
-        self, is_train: bool, *, mask_classes: Optional[Collection[int]] = None, **kwargs: Any
+        self,
+        is_train: bool,
+        *,
+        mask_classes: Optional[Collection[int]] = None,
+        pseudo_masks: Optional[PseudoMasks] = None,
+        **kwargs: Any,
     ) -> None:
         """
         Args:
             is_train: whether for training or inference.
             mask_classes: contiguous ids of the classes that may use their masks; None = all.
+            pseudo_masks: of a teacher, for objects without a usable mask.
             kwargs: as for :class:`detectron2.data.DatasetMapper`.
         """
         super().__init__(is_train, **kwargs)
         self.mask_classes = None if mask_classes is None else frozenset(mask_classes)
+        self.pseudo_masks = pseudo_masks
 
     @classmethod
     def from_config(cls, cfg: CfgNode, is_train: bool = True) -> Dict[str, Any]:
         ret = super().from_config(cfg, is_train)
         if is_train and cfg.MODEL.MASK_ON:
             ret["mask_classes"] = set_a_of(cfg)
+            ret["pseudo_masks"] = PseudoMasks.of_config(cfg)
         return ret
 
     def __call__(self, dataset_dict: Dict[str, Any]) -> Dict[str, Any]:
@@ -76,6 +87,8 @@ class PartialSupervisionMapper(DatasetMapper):
         )
         if self.use_instance_mask and annotations:
             instances.gt_has_mask = instances.gt_masks.nonempty()
+            if self.pseudo_masks is not None:
+                _add_pseudo_masks(instances, annotations, self.pseudo_masks.side)
             if self.recompute_boxes:
                 self._tighten_boxes(instances, annotations)
         dataset_dict["instances"] = utils.filter_empty_instances(instances, by_mask=False)
@@ -87,8 +100,11 @@ class PartialSupervisionMapper(DatasetMapper):
         transforms: Any,
         image_shape: Any,
     ) -> Dict[str, Any]:
-        """The annotation after augmentation, with ``had_mask``: whether it came with a mask."""
-        box = annotation["bbox"]  # the transform replaces it
+        """The annotation after augmentation, with ``had_mask``: whether it came with a mask.
+
+        And ``pseudo_mask``, where there are any: that of the object, or None.
+        """
+        box, original = annotation["bbox"], dict(annotation)  # the transform replaces it
         try:
             annotation = self._readable(annotation, dataset_dict)
             annotation["had_mask"] = len(annotation.get("segmentation", ())) > 0
@@ -98,6 +114,10 @@ class PartialSupervisionMapper(DatasetMapper):
                 image_shape,
                 keypoint_hflip_indices=self.keypoint_hflip_indices,
             )
+            if self.pseudo_masks is not None and not annotation["had_mask"]:
+                annotation["pseudo_mask"] = self.pseudo_masks.moved(
+                    dataset_dict, original, transforms, annotation["bbox"]
+                )
         except (TypeError, ValueError) as e:
             raise ValueError(f"{dataset_dict['file_name']}, object with box {box}: {e}") from e
         if isinstance(annotation.get("segmentation"), np.ndarray):
@@ -132,3 +152,12 @@ class PartialSupervisionMapper(DatasetMapper):
         tight = instances.gt_masks.get_bounding_boxes().tensor
         boxes = torch.where(had_mask[:, None], tight, instances.gt_boxes.tensor)
         instances.gt_boxes = Boxes(boxes)
+
+
+def _add_pseudo_masks(instances: Instances, annotations: List[Dict[str, Any]], side: int) -> None:
+    masks = torch.zeros(len(annotations), side, side, dtype=torch.uint8)
+    has_pseudo = torch.zeros(len(annotations), dtype=torch.bool)
+    for i, annotation in enumerate(annotations):
+        if annotation.get("pseudo_mask") is not None:
+            masks[i], has_pseudo[i] = torch.from_numpy(annotation["pseudo_mask"]), True
+    instances.gt_pseudo_masks, instances.gt_has_pseudo = masks, has_pseudo

@@ -86,4 +86,5 @@ def load_training_dicts(
 def _masks_alone_train(cfg: CfgNode) -> bool:
     """Whether a model learns from masks and nothing else."""
     without_boxes = cfg.MODEL.FREEZE_DETECTOR or cfg.MODEL.META_ARCHITECTURE == "BoxToMask"
-    return without_boxes and not cfg.MODEL.ROI_MASK_HEAD.BOX_LOSS.ENABLED
+    others = cfg.MODEL.ROI_MASK_HEAD.BOX_LOSS.ENABLED or cfg.DATASETS.PSEUDO_MASKS
+    return without_boxes and not others

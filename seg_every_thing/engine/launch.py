@@ -5,7 +5,7 @@ import logging
 import os
 import sys
 from pathlib import Path
-from typing import Any, Dict, List, Sequence, Union
+from typing import Any, Callable, Dict, List, Sequence, Union
 from unittest import mock
 
 from detectron2.config import CfgNode
@@ -128,11 +128,12 @@ def main(args: argparse.Namespace) -> Dict[str, Any]:
         return trainer.train()
 
 
-def launch_training(args: argparse.Namespace) -> None:
-    """Start one process a GPU, each with :func:`main`.
+def launch_training(args: argparse.Namespace, run: Callable[..., Any] = main) -> None:
+    """Start one process a GPU.
 
     Args:
         args: of the command ``seg-every-thing train``.
+        run: what each process does with them.
 
     Raises:
         ValueError: for a bad config or own data that do not fit it.
@@ -141,7 +142,7 @@ def launch_training(args: argparse.Namespace) -> None:
     cfg = load_config(args.config_file, args.opts)
     args.opts = [*args.opts, "DATASETS.CATEGORIES", cfg.DATASETS.CATEGORIES]
     launch(
-        main,
+        run,
         args.num_gpus,
         num_machines=args.num_machines,
         machine_rank=args.machine_rank,

@@ -22,7 +22,8 @@ from ..checkpoint.safe_checkpointer import SafeCheckpointer
 from ..data.catalog import check_data_set, checked_loading, evaluation_use, valid_annotations
 from ..data.data_report import TRAINING, DataReport, write_data_report
 from ..data.dataset_mapper import PartialSupervisionMapper
-from ..data.partial import load_training_dicts
+from ..data.partial import load_training_dicts, set_a_of
+from ..data.pseudo_masks import PseudoMasks
 from ..data.training_stream import build_training_loader
 from ..evaluation.coco import PartialCOCOEvaluator, counted_results
 from .agreement import (
@@ -192,6 +193,9 @@ class Trainer(DefaultTrainer):
             check_classes_of_training(cfg)  # detectron2 does not say in which class they differ
             raise
         write_data_report(cfg.OUTPUT_DIR, TRAINING, reports)
+        pseudo_masks = PseudoMasks.of_config(cfg)
+        if pseudo_masks is not None:
+            pseudo_masks.log_cover(dicts, set_a_of(cfg))
         return build_training_loader(cfg, cls.build_mapper(cfg), dicts)
 
     @classmethod

@@ -5,11 +5,23 @@ from typing import Dict, List, Optional, Sequence
 
 import numpy as np
 import torch
+from detectron2.config import CfgNode
+
+from ..data.catalog import class_names_of
 
 RANDOM_DIM = 300
 RANDOM_STD = 0.38
 """Width and spread of drawn vectors: those of the 300-d GloVe vectors that the original used, so
 that the control differs from an embedding in what it says, not in how long it is."""
+
+
+def class_vectors_of(cfg: CfgNode) -> torch.Tensor:
+    """The class vectors of a config, (K, D); see :func:`load_class_vectors`."""
+    path = cfg.MODEL.WEIGHT_TRANSFER.EMBEDDING_FILE
+    has_words = bool(path) and not path.endswith(".npy") and not path.startswith("random:")
+    data_sets = (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST)
+    names = class_names_of(data_sets[0]) if has_words else None
+    return load_class_vectors(path, cfg.MODEL.ROI_HEADS.NUM_CLASSES, names)
 
 
 def load_class_vectors(

@@ -26,8 +26,20 @@ def has_usable_mask(instances: Instances) -> torch.Tensor:
     return torch.full_like(instances.gt_classes, instances.has("gt_masks"), dtype=torch.bool)
 
 
+def has_pseudo_mask(instances: Instances) -> torch.Tensor:
+    """Which of N labelled instances have no mask but one of a teacher, (N,) bool."""
+    if instances.has("gt_has_pseudo"):
+        return instances.gt_has_pseudo & ~has_usable_mask(instances)
+    return torch.zeros_like(instances.gt_classes, dtype=torch.bool)
+
+
+def teaches_masks(instances: Instances) -> torch.Tensor:
+    """Which of N labelled instances have a mask to learn from, be it a teacher's, (N,) bool."""
+    return has_usable_mask(instances) | has_pseudo_mask(instances)
+
+
 def select_proposals_with_masks(proposals: List[Instances], num_classes: int) -> List[Instances]:
-    """Keep the foreground proposals whose object has a usable mask.
+    """Keep the foreground proposals whose object has a usable mask, or a teacher's.
 
     Args:
         proposals: sampled and labelled, one item an image.
@@ -37,8 +49,7 @@ def select_proposals_with_masks(proposals: List[Instances], num_classes: int) ->
         As many items, some of them possibly empty.
     """
     return [
-        x[(x.gt_classes >= 0) & (x.gt_classes < num_classes) & has_usable_mask(x)]
-        for x in proposals
+        x[(x.gt_classes >= 0) & (x.gt_classes < num_classes) & teaches_masks(x)] for x in proposals
     ]
 
 
@@ -207,6 +218,8 @@ def refuse_mask_keys(cfg: CfgNode) -> None:
     asked = [f"MODEL.ROI_MASK_HEAD.{k}" for k, v in _MASKX_KEYS.items() if head.get(k, v) != v]
     if head.get("BOX_LOSS", {}).get("ENABLED"):
         asked.append("MODEL.ROI_MASK_HEAD.BOX_LOSS.ENABLED")
+    if cfg.DATASETS.get("PSEUDO_MASKS"):
+        asked.append("DATASETS.PSEUDO_MASKS")
     if cfg.TEST.get("MASK_THRESHOLD") is not None:
         asked.append("TEST.MASK_THRESHOLD")
     if asked:

@@ -14,19 +14,20 @@ from detectron2.modeling.roi_heads import (
 from detectron2.structures import ImageList, Instances
 from detectron2.utils.events import get_event_storage
 
-from ..data.catalog import class_names_of
 from ..data.partial import set_a_of
 from .all_levels_pooler import with_pooler_levels
 from .box_losses import BoxLosses
-from .class_vectors import load_class_vectors
+from .class_vectors import class_vectors_of
 from .mask_heads import MaskXHead, instance_classes
 from .mask_rois import (
     MaskRoIs,
     has_usable_mask,
     refuse_mask_keys,
     select_proposals_with_masks,
+    teaches_masks,
 )
 from .predicted_filters import PredictedFilters
+from .pseudo_mask_loss import PseudoMaskLoss
 from .weight_transfer import WeightTransfer, class_embedding
 
 logger = logging.getLogger(__name__)
@@ -57,6 +58,7 @@ class PartiallySupervisedROIHeads(PredictedFilters, StandardROIHeads):
         mask_rois: Optional[MaskRoIs] = None,
         box_losses: Optional[BoxLosses] = None,
         box_losses_for_all: bool = False,
+        pseudo_mask_loss: Optional[PseudoMaskLoss] = None,
         max_iter: int = 1,
         **kwargs: Any,
     ) -> None:
@@ -72,6 +74,7 @@ class PartiallySupervisedROIHeads(PredictedFilters, StandardROIHeads):
             mask_rois: which they are, and how they lie about boxes; None = as in Mask R-CNN.
             box_losses: for objects without a usable mask; None = they train boxes only.
             box_losses_for_all: for objects with a mask, too.
+            pseudo_mask_loss: for objects with the mask of a teacher; None = there are none.
             max_iter: iterations of the training, over which box losses grow.
             kwargs: as for :class:`StandardROIHeads`.
         """
@@ -83,6 +86,7 @@ class PartiallySupervisedROIHeads(PredictedFilters, StandardROIHeads):
         self.mask_rois = mask_rois or MaskRoIs()
         self.box_losses = box_losses
         self.box_losses_for_all = box_losses_for_all
+        self.pseudo_mask_loss = pseudo_mask_loss
         self.max_iter = max_iter
         self.register_buffer("class_vectors", class_vectors)
         self.register_buffer("normalize_over", normalize_over, persistent=False)
@@ -107,6 +111,8 @@ class PartiallySupervisedROIHeads(PredictedFilters, StandardROIHeads):
             return ret
         ret["mask_rois"] = MaskRoIs(cfg)
         ret.update(_box_losses_from_config(cfg))
+        if cfg.DATASETS.PSEUDO_MASKS:
+            ret["pseudo_mask_loss"] = PseudoMaskLoss(cfg)
         if head.predictor_kind != "transfer":
             return ret
         transfer = cfg.MODEL.WEIGHT_TRANSFER
@@ -121,7 +127,7 @@ class PartiallySupervisedROIHeads(PredictedFilters, StandardROIHeads):
                 f"each class: set MODEL.ROI_BOX_HEAD.CLS_AGNOSTIC_BBOX_REG False, or INPUT 'cls'"
             )
         if transfer.INPUT == "embedding":
-            ret["class_vectors"] = _vectors_from_config(cfg)
+            ret["class_vectors"] = class_vectors_of(cfg)
             width = ret["class_vectors"].shape[1]
         else:
             width = class_embedding(ret["box_predictor"], transfer.INPUT).shape[1]
@@ -155,7 +161,7 @@ class PartiallySupervisedROIHeads(PredictedFilters, StandardROIHeads):
         """The labelled objects of images that a loss of the mask branch is for."""
         if self.box_losses is not None:
             return objects
-        return [x[has_usable_mask(x)] for x in objects]
+        return [x[teaches_masks(x)] for x in objects]
 
     def forward(
         self,
@@ -217,6 +223,8 @@ class PartiallySupervisedROIHeads(PredictedFilters, StandardROIHeads):
         for x, roi in zip(instances, rois):
             x.proposal_boxes = roi  # what the targets of the mask loss are cut from
         losses = self.mask_head.losses(logits, instances)
+        if self.pseudo_mask_loss is not None:
+            losses.update(self.pseudo_mask_loss(logits, instances))
         if self.box_losses is not None:
             losses.update(self._losses_of_boxes(logits, instances, images, targets))
         return losses
@@ -262,14 +270,6 @@ class PartiallySupervisedROIHeads(PredictedFilters, StandardROIHeads):
         if self.training and self.freeze_detector:
             return {}
         return super()._forward_keypoint(features, instances)
-
-
-def _vectors_from_config(cfg: CfgNode) -> torch.Tensor:
-    path = cfg.MODEL.WEIGHT_TRANSFER.EMBEDDING_FILE
-    has_words = bool(path) and not path.endswith(".npy") and not path.startswith("random:")
-    data_sets = (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST)
-    names = class_names_of(data_sets[0]) if has_words else None
-    return load_class_vectors(path, cfg.MODEL.ROI_HEADS.NUM_CLASSES, names)
 
 
 def _box_losses_from_config(cfg: CfgNode) -> Dict[str, Any]:

@@ -18,6 +18,7 @@ from helpers import changed, shapes_config, snapshot
 from seg_every_thing import Trainer, freeze_detector
 from seg_every_thing.checkpoint.loading import readable_checkpoint
 from seg_every_thing.data.splits import resolve_class_split
+from seg_every_thing.engine.teaching import write_taught_masks
 
 Edit = Callable[[Dict[str, Any]], None]
 
@@ -66,15 +67,22 @@ def train(dataset: str, output: Path, *opts: Any) -> torch.nn.Module:
     cfg = shapes_config(
         "maskx", output, "MODEL.FREEZE_DETECTOR", False, "DATASETS.TRAIN", (dataset,), *opts
     )
+    if cfg.DATASETS.PSEUDO_MASKS:
+        teacher = train(dataset, output / "teacher", *opts, "DATASETS.PSEUDO_MASKS", "")
+        write_taught_masks(cfg, teacher, cfg.DATASETS.PSEUDO_MASKS, {"sha256": "0"})
     seed_all_rng(1)
     trainer = Trainer(cfg)
     trainer.train()
     return trainer.model
 
 
-@each_way
+@pytest.mark.parametrize(
+    "way, taught",
+    [*((way, False) for way in ways.values()), (BOX_LOSSES, True), (BOX_TO_MASK, True)],
+    ids=[*ways, "self-training", "BoxToMask, self-training"],
+)
 def test_masks_of_set_b_cannot_reach_the_weights(
-    way: Tuple[Any, ...], tiny_shapes: Path, tmp_path: Path
+    way: Tuple[Any, ...], taught: bool, tiny_shapes: Path, tmp_path: Path
 ) -> None:
     names = MetadataCatalog.get("shapes_train").thing_classes
     set_b = set(resolve_class_split("shapes_A", names).set_b)
@@ -97,6 +105,8 @@ def test_masks_of_set_b_cannot_reach_the_weights(
         "set_a_changed": on_set(False, whole_image),  # the control: these masks do count
     }
     way = (*way, "DATASETS.TEST", ())
+    if taught:
+        way = (*way, "DATASETS.PSEUDO_MASKS", str(tmp_path / "taught"))
     expected = snapshot(train("shapes_train", tmp_path / "original", *way))
     for name, edit in variants.items():
         dataset = write_variant(tmp_path, f"leak_{name}", edit)
