@@ -48,6 +48,7 @@ setup(
         "dev": [
             "pytest==9.2.0",
             "pytest-xdist==3.8.0",
+            "hypothesis==6.168.5",
             "ruff==0.17.6",
             "mypy==2.4.1",
             "import-linter==2.15",

@@ -81,7 +81,7 @@ class ObjectChecker:
             self.votes.add(annotation["bbox"], image_size, mask.extent)
 
         changes: Dict[str, Any] = {"bbox": box.xywh} if box.flaw else {}
-        if mask.segmentation is not segmentation and (mask.segmentation or segmentation):
+        if not _is_as_it_was(mask, segmentation):
             changes["segmentation"] = mask.segmentation
         checked = self._tidied(annotation)
         checked = {**checked, **changes} if changes else checked
@@ -114,6 +114,18 @@ class ObjectChecker:
         if annotation.get("iscrowd") == "1":
             tidied["iscrowd"] = 1
         return tidied
+
+
+def _is_as_it_was(mask: Mask, segmentation: Any) -> bool:
+    """Whether an annotation may keep its segmentation as it is written."""
+    if mask.segmentation is segmentation or not (mask.segmentation or segmentation):
+        return True
+    # Lists of counts, as COCO's crowds have them: everybody encodes them where they are needed.
+    if not mask.segmentation or not isinstance(segmentation, dict):
+        return False
+    return isinstance(segmentation["counts"], list) and set(map(type, segmentation["size"])) == {
+        int
+    }
 
 
 def _is_number(value: Any) -> bool:
@@ -165,42 +177,62 @@ def checked_dicts(
     for record in dicts:
         if record.get("annotations"):
             size: Any = record.get("height"), record.get("width")
-            known = are_numbers(size) and min(size) > 0
+            size = size if are_numbers(size) and min(size) > 0 else None
             kept = []
             for i, annotation in enumerate(record["annotations"]):
                 name = f"object {i} of image {record.get('file_name')!r}"
-                category = annotation.get("category_id")
-                if not _is_class(category, class_names):
-                    checker.refuse(BAD_CATEGORY, name, f"its class is {shortened(category)}")
-                    continue
-                may_use_mask = set_a is None or category in set_a
-                kept.append(
-                    _checked(checker, annotation, name, size if known else None, may_use_mask)
-                )
+                kept.append(_checked(checker, annotation, name, size, set_a, class_names))
             record = {**record, "annotations": [a for a in kept if a is not None]}
         checked.append(record)
     checker.votes.check()
     return checked
 
 
+def box_as_sizes(annotation: Annotation) -> Any:
+    """The box of an object in a dataset dict as x, y, width, height; anything else as it is.
+
+    Raises:
+        ValueError: when ``bbox_mode`` is neither ``XYWH_ABS`` nor ``XYXY_ABS``.
+    """
+    mode = annotation.get("bbox_mode")
+    bbox: Any = annotation.get("bbox")
+    if mode not in (BoxMode.XYWH_ABS, BoxMode.XYXY_ABS):
+        raise ValueError(f"its bbox_mode {mode} is neither XYXY_ABS nor XYWH_ABS")
+    is_box = isinstance(bbox, (list, tuple, np.ndarray)) and len(bbox) == 4 and are_numbers(bbox)
+    if mode == BoxMode.XYWH_ABS or not is_box:
+        return bbox
+    return [bbox[0], bbox[1], bbox[2] - bbox[0], bbox[3] - bbox[1]]
+
+
+def _checked(
+    checker: ObjectChecker,
+    annotation: Any,
+    name: str,
+    size: Optional[Size],
+    set_a: Optional[Collection[int]],
+    class_names: Optional[List[str]],
+) -> Optional[Annotation]:
+    """An object of a dataset dict, in either of the box modes."""
+    try:
+        if not isinstance(annotation, dict):
+            raise ValueError(f"it is no dict but {shortened(annotation)}")
+        bbox = box_as_sizes(annotation)
+    except ValueError as e:
+        checker.refuse(UNUSABLE, name, str(e))
+        return None
+    category = annotation.get("category_id")
+    if not _is_class(category, class_names):
+        checker.refuse(BAD_CATEGORY, name, f"its category_id is {shortened(category)}")
+        return None
+    may_use_mask = set_a is None or category in set_a
+    if bbox is annotation.get("bbox"):
+        return checker.check(annotation, name, size, may_use_mask)
+    as_sizes = {**annotation, "bbox": bbox, "bbox_mode": BoxMode.XYWH_ABS}
+    checked = checker.check(as_sizes, name, size, may_use_mask)
+    return annotation if checked is as_sizes else checked
+
+
 def _is_class(category: Any, class_names: Optional[List[str]]) -> bool:
     if not isinstance(category, (int, np.integer)) or isinstance(category, bool):
         return False
     return bool(category >= 0 and (class_names is None or category < len(class_names)))
-
-
-def _checked(
-    checker: ObjectChecker, annotation: Annotation, name: str, size: Any, may_use_mask: bool
-) -> Optional[Annotation]:
-    """An object in any of detectron2's box modes."""
-    mode, bbox = annotation.get("bbox_mode"), annotation.get("bbox")
-    if mode == BoxMode.XYWH_ABS:
-        return checker.check(annotation, name, size, may_use_mask)
-    if mode != BoxMode.XYXY_ABS:
-        checker.refuse(UNUSABLE, name, f"its bbox_mode {mode} is neither XYXY_ABS nor XYWH_ABS")
-        return None
-    as_sizes = {**annotation, "bbox_mode": BoxMode.XYWH_ABS}
-    if isinstance(bbox, (list, tuple, np.ndarray)) and len(bbox) == 4 and are_numbers(bbox):
-        as_sizes["bbox"] = [bbox[0], bbox[1], bbox[2] - bbox[0], bbox[3] - bbox[1]]
-    checked = checker.check(as_sizes, name, size, may_use_mask)
-    return annotation if checked is as_sizes else checked

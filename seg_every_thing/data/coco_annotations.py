@@ -46,13 +46,13 @@ def cleaned_coco(
     """
     tables = _tables_of(content, report)
     cleaned = {**content, "images": tables.usable(content["images"])}
-    if "annotations" in content:
-        checker = CocoChecker(tables, report, split, report.file)
-        checked = [checker.check(annotation) for annotation in content["annotations"]]
-        checker.finish(on_bad)
-        kept = [annotation for annotation in checked if annotation is not None]
-        if checker.renumber:
-            kept = [{**annotation, "id": i} for i, annotation in enumerate(kept, start=1)]
+    checker = CocoChecker(tables, report, split, report.file)
+    checked = [checker.check(annotation) for annotation in content.get("annotations", ())]
+    checker.finish(on_bad)
+    kept = [annotation for annotation in checked if annotation is not None]
+    if checker.renumber:
+        kept = [{**annotation, "id": i} for i, annotation in enumerate(kept, start=1)]
+    if "annotations" in content:  # without them, nothing is evaluated
         cleaned["annotations"] = kept
     return cleaned
 
@@ -111,6 +111,8 @@ class CocoChecker:
         """
         self._objects.votes.check()
         self._report.check(on_bad)
+        if not any(image.size for image in self._tables.images.values()):
+            raise ValueError(f"none of its {len(self._tables.images)} images is usable")
         if self._report.objects and not self._with_image:
             raise ValueError(
                 f"none of its {self._report.objects} annotations belongs to one of its "
@@ -161,7 +163,7 @@ class CocoChecker:
 
     def _has_good_id(self, own_id: Any) -> bool:
         """Whether an id is one of its own; what is no whole number above 0 will get a new one."""
-        if type(own_id) is not int or own_id <= 0:
+        if not is_id(own_id) or type(own_id) is not int or own_id <= 0:
             self._report.filled_in["id"] += 1
             self._report.altered += 1
             self.renumber = True

@@ -1,6 +1,5 @@
 """The images and categories of a COCO-format file, which its annotations point to."""
 
-import math
 import re
 from typing import Any, Collection, Dict, Iterable, List, NamedTuple, Optional, Set, Tuple
 
@@ -9,6 +8,8 @@ from .segmentations import MAX_PIXELS, Size, are_numbers, shortened
 from .splits import resolve_class_split
 
 Id = Any  # a number or text, as long as all of a file are of one kind
+
+_MAX_ID = 1 << 53
 
 
 class CocoImage(NamedTuple):
@@ -111,12 +112,13 @@ class CocoTables:
 
 
 def is_id(value: Any) -> bool:
-    """Whether a value of a file can be an id: text, or a number that is one."""
-    return (
-        type(value) is int
-        or isinstance(value, str)
-        or (isinstance(value, float) and math.isfinite(value))
-    )
+    """Whether a value of a file can be an id: text, or a number that numpy keeps apart from others.
+
+    COCO's evaluation puts ids into arrays.
+    """
+    if isinstance(value, str):
+        return True
+    return type(value) in (int, float) and abs(value) <= _MAX_ID  # NaN is not
 
 
 def shown(value: Id) -> str:

@@ -10,6 +10,8 @@ from detectron2.data import DatasetMapper
 from detectron2.data import detection_utils as utils
 from detectron2.structures import Boxes, Instances
 
+from .annotations import box_as_sizes
+from .boxes import read_box
 from .images import check_image_size, preparing, read_image
 from .partial import set_a_of
 from .pseudo_masks import PseudoMasks
@@ -61,7 +63,7 @@ class PartialSupervisionMapper(DatasetMapper):
         Raises:
             FileNotFoundError: when the image is missing; the message names it.
             ValueError: when the image cannot be read, differs in size from its annotation or is too
-                thin to be resized, or a mask that is to be used is malformed.
+                thin to be resized, or when a box, or a mask that is to be used, is malformed.
         """
         file_name, stock = dataset_dict["file_name"], utils.read_image
 
@@ -104,8 +106,9 @@ class PartialSupervisionMapper(DatasetMapper):
 
         And ``pseudo_mask``, where there are any: that of the object, or None.
         """
-        box, original = annotation["bbox"], dict(annotation)  # the transform replaces it
+        box, original = annotation.get("bbox"), dict(annotation)  # the transform replaces it
         try:
+            read_box(box_as_sizes(annotation))
             annotation = self._readable(annotation, dataset_dict)
             annotation["had_mask"] = len(annotation.get("segmentation", ())) > 0
             annotation = utils.transform_instance_annotations(

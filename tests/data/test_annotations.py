@@ -85,6 +85,15 @@ def test_other_box_modes_are_refused(changes: Dict[str, Any]) -> None:
         report.check("error")
 
 
+@pytest.mark.parametrize("entry", [None, 5, "x", []])
+def test_objects_that_are_none(entry: Any) -> None:
+    records = good_records()
+    records[0]["annotations"].append(entry)
+    checked, report = check(records)
+    assert rows_of(report) == {"used": 2, "dropped that are unusable": 1}
+    assert len(checked[0]["annotations"]) == 2
+
+
 @pytest.mark.parametrize("category", [3, -1, "cup", None, 1.0, True])
 def test_unknown_classes(category: Any) -> None:
     _, report = check(with_object(0, category_id=category))

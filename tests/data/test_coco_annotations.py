@@ -61,7 +61,7 @@ def test_known_twins_stay(files: Files, tmp_path: Path) -> None:
     assert [a["id"] for a in result["annotations"]] == [1, 2, 3, 4]
 
 
-@pytest.mark.parametrize("value", [0, -3, None, "a", "1", 1.5, True, [1], {}, "gone"])
+@pytest.mark.parametrize("value", [0, -3, None, "a", "1", 1.5, True, [1], {}, 10**30, "gone"])
 def test_other_ids_are_given_anew(files: Files, value: Any) -> None:
     """They only tell objects apart; but COCO's evaluation takes one of id 0 for no object."""
 
@@ -388,6 +388,16 @@ def test_masks_that_are_set_aside_cut_or_used(files: Files, segmentation: Any, r
 def test_a_box_only_object_may_be_cut_as_well(files: Files) -> None:
     report = files.report(first(segmentation=[], bbox=[-20, 6, 44, 24]))
     assert rows_of(report) == {"used": 3, "box-only without a mask, with a box cut to the image": 1}
+
+
+def test_lists_of_counts_stay(files: Files) -> None:
+    """detectron2 and pycocotools encode them; sizes that are no whole numbers they do not take."""
+    content = good_content()
+    rle = {"size": [80, 96], "counts": [5, 7, 7668]}
+    content["annotations"][1].update(segmentation=rle, iscrowd=1)
+    assert cleaned(content) == content
+    content["annotations"][1]["segmentation"] = {**rle, "size": [80.0, 96.0]}
+    assert cleaned(content)["annotations"][1]["segmentation"]["size"] == [80, 96]
 
 
 # --- masks that may not be used -----------------------------------------------------------------

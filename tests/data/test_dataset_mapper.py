@@ -271,6 +271,27 @@ def test_bad_segmentation_names_file_and_object(
     assert "\n" not in str(e.value)
 
 
+@pytest.mark.parametrize(
+    "bbox, words",
+    [
+        (None, "no bbox"),
+        ([5, 7, 20], "not 4 numbers"),
+        ("box", "not 4 numbers"),
+        ([5, float("nan"), 20, 24], "no place or size"),
+        ([5, 7, -20, 24], "negative width"),
+    ],
+)
+def test_bad_box_names_file_and_object(image_file: str, bbox: Any, words: str) -> None:
+    """Of data that were not loaded by load_training_dicts, which counts such objects."""
+    record = record_of(image_file, [{"bbox": bbox, "category_id": 1}])
+    with pytest.raises(ValueError, match=words) as e:
+        mapper_of()(record)
+    assert image_file in str(e.value) and "\n" not in str(e.value)
+    del record["annotations"][0]["bbox"]
+    with pytest.raises(ValueError, match="no bbox"):
+        mapper_of()(record)
+
+
 def test_bad_segmentation_outside_set_a_is_no_concern(image_file: str) -> None:
     for segmentation in BAD.values():
         objects = [{"bbox": [5, 7, 20, 24], "category_id": 1, "segmentation": segmentation}]
