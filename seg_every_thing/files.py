@@ -12,6 +12,8 @@ from typing import IO, Any, Dict, Hashable, Iterable, Iterator, Optional, Union
 import numpy as np
 from detectron2.utils.file_io import PathManager
 
+from .leftovers import sweep, temporary_file
+
 PathLike = Union[str, Path]
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -31,12 +33,11 @@ def written_atomically(path: PathLike, mode: str = "w") -> Iterator[IO[Any]]:
             it, whatever a library makes of it that writes the file.
     """
     path = Path(path)
-    temporary = None
-    try:
+    with contextlib.ExitStack() as stack:
         with _naming(path):
             path.parent.mkdir(parents=True, exist_ok=True)
-            descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-            raw = _Raw(os.fdopen(descriptor, "wb", buffering=0))
+            temporary = stack.enter_context(temporary_file(path))
+            raw = _Raw(os.fdopen(os.open(temporary, os.O_WRONLY), "wb", buffering=0))
         try:
             with io.BufferedWriter(raw, 1 << 20) as f:
                 if "b" in mode:
@@ -51,10 +52,6 @@ def written_atomically(path: PathLike, mode: str = "w") -> Iterator[IO[Any]]:
         with _naming(path):
             os.chmod(temporary, 0o644)
             os.replace(temporary, path)
-    except BaseException:
-        if temporary is not None and os.path.exists(temporary):
-            os.unlink(temporary)
-        raise
 
 
 class _Raw(io.RawIOBase):
@@ -162,7 +159,7 @@ def read_json(path: PathLike) -> Any:
 
 
 def make_output_dir(path: PathLike, *, utf_8: bool = False) -> Path:
-    """Create an output folder and make sure that it can be written.
+    """Create an output folder, make sure that it can be written, and sweep what killed runs left.
 
     Args:
         path: of the folder.
@@ -181,6 +178,7 @@ def make_output_dir(path: PathLike, *, utf_8: bool = False) -> Path:
         path.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=path):
             pass
+        sweep(path)
     except OSError as e:
         raise OSError(
             f"cannot write to the output folder '{printable(path)}': {e.strerror or e}"

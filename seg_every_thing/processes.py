@@ -5,13 +5,16 @@ import ctypes
 import multiprocessing
 import os
 import signal
+import subprocess
 import sys
 import threading
 import time
-from typing import Any, Iterator
+from functools import partial
+from typing import Any, Iterator, Sequence
 from unittest import mock
 
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
+_LIBC = ctypes.CDLL(None) if sys.platform.startswith("linux") else None
 
 
 class EndedBySignal(BaseException):
@@ -78,9 +81,7 @@ def end_with_parent(parent: int) -> None:
     Args:
         parent: process id of the parent, as it knows it itself.
     """
-    if sys.platform.startswith("linux"):
-        # At once, and whatever this process waits for.
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    _get_when_parent_ends(signal.SIGKILL)  # at once, and whatever this process waits for
 
     def watch() -> None:
         while os.getppid() == parent:
@@ -88,6 +89,20 @@ def end_with_parent(parent: int) -> None:
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
+
+
+def call_and_end_together(command: Sequence[str]) -> int:
+    """Run a command that ends with this process, and return its exit code.
+
+    On Linux it does, however this process ends; elsewhere not when this process is killed.
+    """
+    return subprocess.call(command, preexec_fn=partial(_get_when_parent_ends, signal.SIGTERM))
+
+
+def _get_when_parent_ends(number: int) -> None:
+    """Ask the kernel for a signal at the end of the parent; Linux alone does so."""
+    if _LIBC is not None:
+        _LIBC.prctl(_PR_SET_PDEATHSIG, number)
 
 
 def kill_children() -> None:

@@ -15,6 +15,7 @@ from typing import Any, Callable, Dict, List, Optional, Tuple
 from .. import __version__
 from ..data.prepare.vg_prepare import prepare_visual_genome
 from ..files import PathLike, write_text, written_atomically
+from ..leftovers import temporary_folder
 from .measuring import FreshProcess, OutOfMemoryError, peak_resident, processor_name
 
 logger = logging.getLogger(__name__)
@@ -141,7 +142,8 @@ def run_prepare_vg_benchmark(
     """
     if num_images < 1 or repeats < 1:
         raise ValueError(f"num_images and repeats must be positive: {num_images}, {repeats}")
-    with tempfile.TemporaryDirectory(dir=folder) as place:
+    beside = Path(folder or tempfile.gettempdir(), "prepare-vg")
+    with temporary_folder(beside) as place:
         logger.info("writing files of %d images to '%s'", num_images, place)
         _, objects = write_vg_like_files(place, num_images)
         val_ids = "".join(f"{i}\n" for i in range(1, num_images + 1, 20))
@@ -154,7 +156,7 @@ def run_prepare_vg_benchmark(
         for _ in range(repeats):
             for kind, row in rows.items():
                 logger.info("measuring %s", row["name"])
-                _keep_fastest(row, _measured(place, kind))
+                _keep_fastest(row, _measured(str(place), kind))
     return {
         "rows": list(rows.values()),
         "versions": {"python": platform.python_version(), "seg_every_thing": __version__},

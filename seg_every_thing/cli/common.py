@@ -46,8 +46,16 @@ def add_partial_checkpoint_argument(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_force_argument(parser: argparse.ArgumentParser) -> None:
+    """Add ``--force``."""
+    parser.add_argument(
+        "--force", action="store_true", help="although another program uses the output folder"
+    )
+
+
 def add_shapes_study_arguments(parser: argparse.ArgumentParser, jobs: int) -> None:
     """Add what commands that train rows on Shapes share; ``jobs`` is the default of ``--jobs``."""
+    add_force_argument(parser)
     parser.add_argument(
         "--jobs", type=int, default=jobs, help="rows of Shapes that train at the same time"
     )

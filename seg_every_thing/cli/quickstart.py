@@ -10,7 +10,8 @@ from typing import Any, Dict, List
 from detectron2.data import MetadataCatalog
 
 from ..data.splits import resolve_class_split
-from ..files import write_json
+from ..files import make_output_dir, write_json
+from ..locks import folder_in_use
 from ..study.definitions.suites import DEMO
 from ..study.reporting.overlap import overlap_metrics
 from ..study.reporting.report import (
@@ -54,6 +55,11 @@ def run(args: argparse.Namespace) -> None:
         raise ValueError(f"--seed must be >= 0 and --jobs >= 1, got {args.seed} and {args.jobs}")
     files = ("results.json", "results_seeds.json", *(f"results_seed{s}.json" for s in args.seed))
     check_study_output(args, args.seed, files)
+    with folder_in_use(make_output_dir(args.output, utf_8=True), args.force):
+        _run_seeds(args)
+
+
+def _run_seeds(args: argparse.Namespace) -> None:
     runner = StudyRunner(DEMO, args.output, shapes_registration(args), args.opts)
     for row in _ROWS:
         row_differences(DEMO, Run(row, _SPLIT, args.seed[0]), args.opts)

@@ -12,6 +12,7 @@ from typing import Any, Callable, List, Optional, Sequence
 from ..data.datasets.semantic_sets import register_semantic_datasets
 from ..data.datasets.voc_instances import register_voc_instances
 from ..files import make_output_dir
+from ..locks import folder_in_use
 from ..study.definitions.suites import SUITES, Suite
 from ..study.reporting.results import runs_of
 from ..study.reporting.summary import FILES, write_summary
@@ -56,8 +57,20 @@ def run(args: argparse.Namespace) -> None:
         _print_commands(suite, runs, args)
         return
     check_study_output(args, seeds, FILES)
-    start = time.perf_counter()
     output = make_output_dir(args.output).resolve()
+    with folder_in_use(output, args.force):
+        _run_all(suite, tables, seeds, runs, output, args)
+
+
+def _run_all(
+    suite: Suite,
+    tables: Sequence[str],
+    seeds: range,
+    runs: Sequence[Run],
+    output: Path,
+    args: argparse.Namespace,
+) -> None:
+    start = time.perf_counter()
     runner = None
     if not suite.on_gpus:
         runner = StudyRunner(suite, output, _registration(suite, args), args.opts)

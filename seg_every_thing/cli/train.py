@@ -3,7 +3,7 @@
 import argparse
 
 from ..engine.launch import OWN_DATA_CONFIG, launch_training, own_data_options
-from .common import add_partial_checkpoint_argument
+from .common import add_force_argument, add_partial_checkpoint_argument
 
 HELP = "train or evaluate a model, with the arguments of detectron2's train_net.py"
 
@@ -36,6 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--eval-only", action="store_true", help="evaluate MODEL.WEIGHTS")
     add_partial_checkpoint_argument(parser)
+    add_force_argument(parser)
     parser.add_argument(
         "--num-gpus", type=int, default=1, metavar="N", help="of a machine; without GPUs: processes"
     )

@@ -1,6 +1,7 @@
 """Training and evaluation as detectron2's train_net.py runs them, on one process or many."""
 
 import argparse
+import contextlib
 import logging
 import os
 import sys
@@ -25,6 +26,7 @@ from ..files import (
     full_disk_named,
     make_output_dir,
 )
+from ..locks import folder_in_use
 from ..model_zoo import find_config_file
 from .agreement import check_classes, check_settings
 from .ranks import launch
@@ -136,19 +138,25 @@ def launch_training(args: argparse.Namespace, run: Callable[..., Any] = main) ->
         run: what each process does with them.
 
     Raises:
-        ValueError: for a bad config or own data that do not fit it.
+        ValueError: for a bad config or own data that do not fit it, or when another training uses
+            the output folder.
+        OSError: when the output folder cannot be written.
     """
     # Here first: what is wrong is said before there are processes, and own data are read once.
     cfg = load_config(args.config_file, args.opts)
     args.opts = [*args.opts, "DATASETS.CATEGORIES", cfg.DATASETS.CATEGORIES]
-    launch(
-        run,
-        args.num_gpus,
-        num_machines=args.num_machines,
-        machine_rank=args.machine_rank,
-        dist_url=args.dist_url,
-        args=(args,),
-    )
+    # Machines may share the folder, and evaluations only add to it.
+    alone = args.machine_rank == 0 and not args.eval_only
+    folder = make_output_dir(cfg.OUTPUT_DIR, utf_8=True)
+    with folder_in_use(folder, args.force) if alone else contextlib.nullcontext():
+        launch(
+            run,
+            args.num_gpus,
+            num_machines=args.num_machines,
+            machine_rank=args.machine_rank,
+            dist_url=args.dist_url,
+            args=(args,),
+        )
 
 
 Paths = Union[PathLike, Sequence[PathLike]]
@@ -204,5 +212,6 @@ def train(
         eval_only=False,
         resume=False,
     )
-    main(args)
+    with folder_in_use(make_output_dir(output, utf_8=True)):
+        main(args)
     return Path(output) / "model_final.pth"

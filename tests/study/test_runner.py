@@ -1,10 +1,6 @@
 """The quickstart from end to end in small, and what its figures mean."""
 
 import json
-import os
-import subprocess
-import sys
-import time
 from pathlib import Path
 from typing import Any, List
 
@@ -170,39 +166,3 @@ def test_overlap_metrics_without_any_detection(tmp_path: Path) -> None:
 def test_most_boxes_of_shapes_hold_other_objects(tiny_shapes: Path) -> None:
     shared = shared_boxes(COCO(MetadataCatalog.get("shapes_train").json_file))
     assert 0.3 < sum(shared.values()) / len(shared) < 0.8
-
-
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="looks into /proc")
-def test_rows_end_with_a_killed_study(tmp_path: Path) -> None:
-    script = (
-        "import os, time, multiprocessing\n"
-        "from seg_every_thing.study.running.scheduler import _end_with_parent\n"
-        "def work(parent, path):\n"
-        "    _end_with_parent(parent)\n"
-        "    open(path, 'w').write(str(os.getpid()))\n"
-        "    time.sleep(60)\n"
-        "if __name__ == '__main__':\n"
-        "    context = multiprocessing.get_context('spawn')\n"
-        f"    path = {str(tmp_path / 'pid')!r}\n"
-        "    context.Process(target=work, args=(os.getpid(), path)).start()\n"
-        "    while not (os.path.exists(path) and open(path).read()):\n"
-        "        time.sleep(0.1)\n"
-        "    os.kill(os.getpid(), 9)\n"
-    )
-    path = tmp_path / "study.py"
-    path.write_text(script)
-    root = str(Path(__file__).resolve().parents[2])
-    subprocess.run([sys.executable, str(path)], env={**os.environ, "PYTHONPATH": root}, check=False)
-    pid = int((tmp_path / "pid").read_text())
-    for _ in range(100):
-        if not _runs(pid):
-            return
-        time.sleep(0.1)
-    pytest.fail("the row goes on after its study was killed")
-
-
-def _runs(pid: int) -> bool:
-    try:
-        return "Z" not in Path(f"/proc/{pid}/stat").read_text().split()[2]
-    except OSError:
-        return False

@@ -1,9 +1,13 @@
 """Jobs that stand on one another: order, failures, and workers that die."""
 
 import os
+import signal
+import threading
 import time
 from pathlib import Path
-from typing import Any, Dict
+from typing import Any, Dict, List
+
+import pytest
 
 from seg_every_thing.study.running.scheduler import Job, run_jobs
 
@@ -24,6 +28,13 @@ def fail(message: str) -> Dict[str, Any]:
 
 def die() -> Dict[str, Any]:
     os._exit(9)
+
+
+def wait_for_ever(folder: Path) -> Dict[str, Any]:
+    (folder / "part").write_text(str(os.getpid()))
+    (folder / "part").rename(folder / "pid")
+    time.sleep(600)
+    return {}
 
 
 def job(folder: Path, name: str, *needs: str, seconds: float = 0.0) -> Job:
@@ -65,3 +76,25 @@ def test_a_worker_that_dies_takes_no_waiting_job_along(tmp_path: Path) -> None:
     records = run_jobs(jobs, 1, nothing)
     assert "its process died" in records["dies"]["error"]
     assert records["after"]["name"] == "after"
+
+
+def test_ctrl_c_ends_the_workers_at_once(tmp_path: Path) -> None:
+    """A terminal sends it to all processes; the workers leave the answer to this one."""
+    pids: List[int] = []
+
+    def interrupt() -> None:
+        while not (tmp_path / "pid").exists():
+            time.sleep(0.05)
+        pids.append(int((tmp_path / "pid").read_text()))
+        os.kill(pids[0], signal.SIGINT)
+        time.sleep(0.2)
+        os.kill(pids[0], 0)  # it goes on
+        pids.append(pids[0])
+        os.kill(os.getpid(), signal.SIGINT)
+
+    threading.Thread(target=interrupt, daemon=True).start()
+    with pytest.raises(KeyboardInterrupt):
+        run_jobs([Job("long", wait_for_ever, (tmp_path,), tmp_path)], 1, nothing)
+    assert len(pids) == 2
+    with pytest.raises(ProcessLookupError):
+        os.kill(pids[0], 0)

@@ -10,8 +10,6 @@ import json
 import logging
 import math
 import os
-import shutil
-import tempfile
 from pathlib import Path
 from typing import Any, Dict, List, Optional, Tuple, Union
 
@@ -22,6 +20,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets import load_coco_json
 
 from ...files import write_text
+from ...leftovers import move_unless_there, temporary_folder
 from ..picture_files import save_picture
 
 logger = logging.getLogger(__name__)
@@ -114,27 +113,18 @@ def _register(name: str, json_file: Path, image_root: Path) -> None:
 
 def _draw_data_set(folder: Path, seed: int, sizes: Dict[str, int], image_size: int) -> None:
     """Write all images and both JSON files, then move the finished folder to its name."""
-    staging = None
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        staging = Path(tempfile.mkdtemp(prefix=".drawing_", dir=folder.parent))
-        logger.info("Drawing Shapes (%s images) into %s", sum(sizes.values()), folder)
-        staging.chmod(0o755)
-        for split_id, (split, count) in enumerate(sizes.items()):
-            _draw_split(staging, split, split_id, count, seed, image_size)
-        try:
-            staging.rename(folder)
-        except OSError:
-            if not folder.is_dir():  # anything but "another process was first"
-                raise
+        with temporary_folder(folder) as staging:
+            logger.info("Drawing Shapes (%s images) into %s", sum(sizes.values()), folder)
+            for split_id, (split, count) in enumerate(sizes.items()):
+                _draw_split(staging, split, split_id, count, seed, image_size)
+            move_unless_there(staging, folder)
     except OSError as e:
         raise OSError(
             f"Shapes cannot be written under '{folder.parent}' ({e.strerror or e}): set "
             f"DETECTRON2_DATASETS to a folder that you may write to, or pass root="
         ) from e
-    finally:
-        if staging is not None:
-            shutil.rmtree(staging, ignore_errors=True)
 
 
 def _draw_split(

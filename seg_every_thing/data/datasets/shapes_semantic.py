@@ -7,9 +7,6 @@ from each pixel alone, so this asks for fine boundaries only.  There is no void.
 """
 
 import logging
-import os
-import shutil
-import tempfile
 from collections import defaultdict
 from functools import partial
 from pathlib import Path
@@ -21,6 +18,7 @@ import pycocotools.mask as mask_util
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from ...files import read_json
+from ...leftovers import move_unless_there, temporary_folder
 from ..labels import Color, PathLike, data_set_root, record, register_labelled
 from ..picture_files import save_picture
 from .shapes import HUES, SHAPES, register_shapes
@@ -96,29 +94,20 @@ def _draw_labels(content: Dict[str, Any], folder: Path, label_of: Callable[[int]
     objects = defaultdict(list)
     for annotation in content["annotations"]:
         objects[annotation["image_id"]].append(annotation)
-    staging = None
     try:
-        staging = Path(tempfile.mkdtemp(prefix=".labels_", dir=folder.parent))
-        logger.info("Drawing %s label pictures into %s", len(content["images"]), folder)
-        staging.chmod(0o755)
-        for image in content["images"]:
-            label = np.zeros((image["height"], image["width"]), np.uint8)
-            for annotation in objects[image["id"]]:  # visible masks: they do not overlap
-                mask = mask_util.decode(annotation["segmentation"]).astype(bool)
-                label[mask] = label_of(annotation["category_id"] - 1)
-            save_picture(staging / image["file_name"], label)
-        try:
-            os.rename(staging, folder)
-        except OSError:
-            if not folder.is_dir():  # anything but "another process was first"
-                raise
+        with temporary_folder(folder) as staging:
+            logger.info("Drawing %s label pictures into %s", len(content["images"]), folder)
+            for image in content["images"]:
+                label = np.zeros((image["height"], image["width"]), np.uint8)
+                for annotation in objects[image["id"]]:  # visible masks: they do not overlap
+                    mask = mask_util.decode(annotation["segmentation"]).astype(bool)
+                    label[mask] = label_of(annotation["category_id"] - 1)
+                save_picture(staging / image["file_name"], label)
+            move_unless_there(staging, folder)
     except OSError as e:
         raise OSError(
             f"the labels of Shapes cannot be written under '{folder.parent}' ({e.strerror or e})"
         ) from e
-    finally:
-        if staging is not None:
-            shutil.rmtree(staging, ignore_errors=True)
 
 
 def _colors(count: int) -> List[Color]:

@@ -2,20 +2,24 @@
 
 import logging
 import shlex
-import subprocess
+import shutil
 import sys
 import time
 from pathlib import Path
 from typing import Dict, List, Sequence
 
 from ...config import load_config
-from ...files import read_json, write_json
+from ...files import read_json, write_text
+from ...processes import call_and_end_together
 from ..definitions.suites import Suite
+from .done import DONE, finished, write_done
 from .runner import Run, row_options
 from .scheduler import Record
-from .stages import DONE, finished, row_fingerprint
+from .stages import row_fingerprint
 
 logger = logging.getLogger(__name__)
+
+_BEGUN = "begun.txt"  # holds the fingerprint of a run
 
 TRAIN = ("-m", "seg_every_thing", "train")
 
@@ -70,19 +74,26 @@ def run_commands(
         if record:
             records[run.name] = {**record, "reused": True}
             continue
+        # Gone on with is what was begun with these settings and has not come to its end.
+        begun = folder / _BEGUN
+        same = begun.is_file() and begun.read_text(encoding="utf-8") == expected
+        if not same or (folder / DONE).is_file():
+            if folder.is_dir():
+                shutil.rmtree(folder)
+            write_text(begun, expected)
         start = time.perf_counter()
         logger.info("Run %d of %d: %s", i, len(runs), run.name)
         command = [sys.executable, *TRAIN, "--num-gpus", str(num_gpus), "--resume", *arguments]
-        code = subprocess.call(command)
+        code = call_and_end_together(command)
         results = folder / "inference" / cfg.DATASETS.TEST[0] / "metrics.json"
         if code != 0 or not results.is_file():
             records[run.name] = {"error": f"exit code {code} (see {folder / 'log.txt'})"}
             logger.error("%s failed: %s", run.name, records[run.name]["error"])
             continue
-        records[run.name] = {
+        record = {
             "fingerprint": expected,
             "metrics": read_json(results),
             "seconds": {"total": time.perf_counter() - start},
         }
-        write_json(folder / DONE, records[run.name])
+        records[run.name] = write_done(folder, record)
     return records

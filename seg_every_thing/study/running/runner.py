@@ -14,13 +14,12 @@ from ...files import full_disk_named, make_output_dir
 from ..definitions.comparison import check_changes
 from ..definitions.rows import Row
 from ..definitions.suites import Suite
+from .done import finished
 from .scheduler import Job, Record, run_jobs
 from .stages import (
-    DONE,
     cache_features,
     features_complete,
     fingerprint,
-    finished,
     given_boxes_parent,
     row_fingerprint,
     train_given_boxes,
@@ -190,10 +189,7 @@ class StudyRunner:
     def _fresh(self, run: Run) -> CfgNode:
         """The config of a run whose folder holds nothing that an interrupted run left behind."""
         folder = self.folder(run)
-        if run.row.stage == "detector":
-            (folder / DONE).unlink(missing_ok=True)
-            (folder / "metrics.json").unlink(missing_ok=True)
-        elif folder.is_dir():
+        if folder.is_dir():
             shutil.rmtree(folder)
         folder.mkdir(parents=True, exist_ok=True)
         return self.config(run)

@@ -4,7 +4,6 @@ import json
 import logging
 import multiprocessing
 import os
-import threading
 import time
 import traceback
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -16,6 +15,7 @@ from typing import Any, Callable, Dict, List, Sequence, Tuple
 import torch
 
 from ...files import escape_in, full_disk_named
+from ...processes import end_with_parent, kill_children, starting_processes
 
 logger = logging.getLogger(__name__)
 
@@ -94,17 +94,21 @@ class _Run:
                 if time.perf_counter() - reported >= _POLL_SECONDS:
                     reported = time.perf_counter()
                     self._log_progress()
+        except BaseException:
+            kill_children()  # which would go on for hours
+            raise
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
         return self.records
 
     def _new_pool(self) -> ProcessPoolExecutor:
-        return ProcessPoolExecutor(
-            self.workers,
-            multiprocessing.get_context("spawn"),
-            initializer=_start_worker,
-            initargs=(os.getpid(), self.initializer),
-        )
+        with starting_processes():
+            return ProcessPoolExecutor(
+                self.workers,
+                multiprocessing.get_context("spawn"),
+                initializer=_start_worker,
+                initargs=(os.getpid(), self.initializer),
+            )
 
     def _submit(self, pool: ProcessPoolExecutor) -> None:
         for job in list(self.waiting):
@@ -116,7 +120,8 @@ class _Run:
             ready = all(n in self.records or n not in self.jobs for n in job.needs)
             if ready and len(self.running) < self.workers:
                 self.waiting.remove(job)
-                self.running[pool.submit(_run_job, job)] = job
+                with starting_processes():
+                    self.running[pool.submit(_run_job, job)] = job
 
     def _fail_running(self, reason: str) -> None:
         for job in self.running.values():
@@ -153,7 +158,7 @@ def _cost(job: Job) -> float:
 
 def _start_worker(parent: int, initializer: Callable[[], None]) -> None:
     torch.set_num_threads(1)
-    _end_with_parent(parent)
+    end_with_parent(parent)
     initializer()
 
 
@@ -167,17 +172,6 @@ def _run_job(job: Job) -> Record:
     except Exception as e:
         logger.error("failed:\n%s", traceback.format_exc())
         return {"error": f"{type(e).__name__}: {e} (see {job.folder / 'log.txt'})"}
-
-
-def _end_with_parent(parent: int) -> None:
-    """A killed study must not leave jobs behind that go on training."""
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(2)
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
 
 
 def _log_to_file_only(folder: Path) -> None:

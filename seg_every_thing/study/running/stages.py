@@ -2,7 +2,6 @@
 
 import hashlib
 import logging
-import os
 import time
 from pathlib import Path
 from typing import Any, Dict, List, Optional
@@ -22,8 +21,8 @@ from ...data.dataset_mapper import PartialSupervisionMapper
 from ...engine.freezing import freeze_detector
 from ...engine.semantic_trainer import SemanticTrainer, trainer_class
 from ...engine.trainer import Trainer
-from ...files import read_json, write_json
 from ..definitions.rows import Row
+from .done import DONE, write_done
 from .feature_cache import (
     CachedFeaturesModel,
     FeatureCache,
@@ -33,8 +32,6 @@ from .feature_cache import (
 from .stage_trainer import StageTrainer
 
 logger = logging.getLogger(__name__)
-
-DONE = "done.json"
 
 _RECIPE = "2"  # raise it when the code of a stage changes what comes out of it
 
@@ -69,21 +66,13 @@ def _data_version(name: str) -> str:
     return hashlib.sha256(repr(files).encode()).hexdigest()[:16]
 
 
-def finished(folder: Path, expected: str) -> Optional[Dict[str, Any]]:
-    """What a stage left behind, if it is complete and was made with the same fingerprint."""
-    if not (folder / DONE).is_file():
-        return None
-    record = read_json(folder / DONE)
-    return record if record["fingerprint"] == expected else None
-
-
 def train_model(cfg: CfgNode) -> Dict[str, Any]:
     """Train and evaluate what stands on no other model: a detector, or a semantic segmentor.
 
     Its weights go to ``OUTPUT_DIR/model_final.pth``.
 
     Returns:
-        ``{"fingerprint", "metrics", "seconds", "trainable_parameters"}``, also in
+        ``{"fingerprint", "metrics", "seconds", "trainable_parameters", "weights"}``, also in
         ``OUTPUT_DIR/done.json``.
     """
     start = time.perf_counter()
@@ -108,15 +97,14 @@ def train_given_boxes(cfg: CfgNode, row: Row) -> Dict[str, Any]:
     record: Dict[str, Any] = {"fingerprint": row_fingerprint(cfg, given_boxes_parent(row))}
     if not row.learns:
         (name,) = cfg.DATASETS.TEST
-        folder = os.path.join(cfg.OUTPUT_DIR, "inference", name)
+        folder = str(Path(cfg.OUTPUT_DIR, "inference", name))
         found = evaluate_reference(
             row.name, name, class_split=cfg.TEST.CLASS_SPLIT, output_dir=folder
         )
         metrics = {f"given/{key}": value for key, value in found["given"].items()}
         seconds = {"evaluation": time.perf_counter() - start}
         record.update(metrics=metrics, seconds=seconds)
-        write_json(os.path.join(cfg.OUTPUT_DIR, DONE), record)
-        return record
+        return write_done(Path(cfg.OUTPUT_DIR), record)
     trainer = _new_trainer(cfg)
     record["initial_trunk"] = _draw_initial_trunk(trainer.model, cfg.SEED)
     seed_all_rng(cfg.SEED)
@@ -188,6 +176,7 @@ def _new_trainer(cfg: CfgNode) -> Trainer:
     cfg.defrost()
     cfg.DATASETS.TEST = ()  # evaluation comes after training, and is timed apart
     cfg.DATALOADER.NUM_WORKERS = 0  # rows run side by side, each on one core
+    Path(cfg.OUTPUT_DIR, DONE).unlink(missing_ok=True)  # from here on it is not true
     seed_all_rng(cfg.SEED)
     semantic = trainer_class(cfg) is SemanticTrainer
     trainer = SemanticTrainer(cfg) if semantic else StageTrainer(cfg)
@@ -237,8 +226,7 @@ def _finish(
             p.numel() for p in trainer.model.parameters() if p.requires_grad
         ),
     }
-    write_json(os.path.join(cfg.OUTPUT_DIR, DONE), record)
-    return record
+    return write_done(Path(cfg.OUTPUT_DIR), record)
 
 
 def metric_names(metrics: Dict[str, float]) -> List[str]:

@@ -1,0 +1,124 @@
+"""Processes end with their parent, and signals end a program in good order."""
+
+import multiprocessing
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Any, Callable
+
+import pytest
+
+from seg_every_thing import processes
+from seg_every_thing.processes import (
+    EndedBySignal,
+    call_and_end_together,
+    end_with_parent,
+    signals_end_in_good_order,
+    starting_processes,
+)
+
+linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="looks into /proc")
+
+FORK = multiprocessing.get_context("fork")
+
+
+def runs(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def write_pid_and_sleep(parent: int, path: Path) -> None:
+    end_with_parent(parent)
+    path.with_suffix(".part").write_text(str(os.getpid()))
+    path.with_suffix(".part").rename(path)
+    time.sleep(60)
+
+
+def start_a_child(path: Path) -> None:
+    FORK.Process(target=write_pid_and_sleep, args=(os.getpid(), path)).start()
+    time.sleep(60)
+
+
+def start_a_child_without_the_kernel(path: Path) -> None:
+    processes._LIBC = None  # as on other systems than Linux
+    start_a_child(path)
+
+
+def call_a_command(path: Path) -> None:
+    call_and_end_together(["sh", "-c", f"echo $$ > {path}.part; mv {path}.part {path}; sleep 60"])
+
+
+@linux
+@pytest.mark.parametrize(
+    "program", [start_a_child, start_a_child_without_the_kernel, call_a_command]
+)
+def test_children_end_with_a_killed_program(
+    program: Callable[[Path], None], tmp_path: Path
+) -> None:
+    path = tmp_path / "pid"
+    parent = FORK.Process(target=program, args=(path,))
+    parent.start()
+    deadline = time.monotonic() + 10
+    while not path.exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    pid = int(path.read_text())
+    assert runs(pid)
+    os.kill(parent.pid, signal.SIGKILL)
+    deadline = time.monotonic() + 10
+    while runs(pid) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert not runs(pid)
+
+
+def test_a_command_gives_its_exit_code() -> None:
+    assert call_and_end_together(["sh", "-c", "exit 7"]) == 7
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_signals_unwind(number: signal.Signals, tmp_path: Path) -> None:
+    before = signal.getsignal(number)
+    done = []
+    with pytest.raises(EndedBySignal) as ended, signals_end_in_good_order():
+        try:
+            os.kill(os.getpid(), number)
+            time.sleep(10)
+        finally:
+            done.append("tidied up")
+    assert ended.value.number == number and str(ended.value) == f"ended by {number.name}"
+    assert done and signal.getsignal(number) == before
+
+
+def test_what_a_user_has_set_stays() -> None:
+    """nohup ignores SIGHUP, and a program that embeds this one has handlers of its own."""
+    got = []
+    before = signal.signal(signal.SIGHUP, lambda number, _: got.append(number))
+    try:
+        with signals_end_in_good_order():
+            os.kill(os.getpid(), signal.SIGHUP)
+            time.sleep(0.01)
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    assert got == [signal.SIGHUP]
+
+
+def test_ctrl_c_comes_after_processes_have_started() -> None:
+    begun = []
+
+    def start() -> None:
+        with starting_processes():
+            os.kill(os.getpid(), signal.SIGINT)
+            begun.append(os.environ["PYTHONWARNINGS"])
+
+    with pytest.raises(KeyboardInterrupt):
+        start()
+    assert len(begun) == 1 and "resource_tracker" in begun[0]
+    assert "resource_tracker" not in os.environ.get("PYTHONWARNINGS", "")
+
+
+def test_killed_ones_get_a_hint() -> None:
+    error: Any = EndedBySignal(signal.SIGKILL, "process 1 was ended by")
+    assert str(error) == "process 1 was ended by SIGKILL (the kernel does so for want of memory)"
