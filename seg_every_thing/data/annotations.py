@@ -70,7 +70,8 @@ class ObjectChecker:
             self.report.count(DROPPED, box.flaw, name)
             return None
         segmentation: Any = annotation.get("segmentation")
-        mask, why = Mask(segmentation, ABSENT if segmentation is None else WITHHELD), ""
+        none = segmentation is None or (type(segmentation) is list and not segmentation)
+        mask, why = Mask(segmentation, ABSENT if none else WITHHELD), ""
         if may_use_mask:
             try:
                 mask = read_segmentation(segmentation, image_size)
@@ -120,12 +121,11 @@ def _is_as_it_was(mask: Mask, segmentation: Any) -> bool:
     """Whether an annotation may keep its segmentation as it is written."""
     if mask.segmentation is segmentation or not (mask.segmentation or segmentation):
         return True
-    # Lists of counts, as COCO's crowds have them: everybody encodes them where they are needed.
     if not mask.segmentation or not isinstance(segmentation, dict):
         return False
-    return isinstance(segmentation["counts"], list) and set(map(type, segmentation["size"])) == {
-        int
-    }
+    # Lists of counts, as COCO's crowds have them: everybody encodes them where they are needed.
+    whole = set(map(type, segmentation["size"])) == {int}
+    return whole and isinstance(segmentation["counts"], list)
 
 
 def _is_number(value: Any) -> bool:

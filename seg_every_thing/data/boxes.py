@@ -41,7 +41,10 @@ def read_box(bbox: Any, image_size: Optional[Size] = None) -> Box:
     if not isinstance(bbox, (list, tuple, np.ndarray)) or not are_numbers(bbox) or len(bbox) != 4:
         raise ValueError(f"its bbox {shortened(bbox)} is not 4 numbers x, y, width, height")
     if not all(abs(v) <= MAX_COORDINATE for v in bbox):  # NaN is not, either
-        raise ValueError(f"its bbox {shortened(list(bbox))} has a number that is no place or size")
+        wrong = next(v for v in bbox if not abs(v) <= MAX_COORDINATE)
+        raise ValueError(
+            f"its bbox {shortened(list(bbox))} has {shortened(wrong)}, which is no place or size"
+        )
     xywh: Any = bbox
     x, y, w, h = xywh
     if min(w, h) < 0:

@@ -85,7 +85,10 @@ def draw_ground_truth(
     for annotation in dataset_dict.get("annotations", ()):
         c = annotation["category_id"]
         box = BoxMode.convert(annotation["bbox"], annotation["bbox_mode"], BoxMode.XYXY_ABS)
-        segmentation = usable_segmentation(annotation.get("segmentation"))
+        segmentation = annotation.get("segmentation")
+        # An RLE of another size is refused where the class is known.
+        size = None if isinstance(segmentation, dict) else image_bgr.shape[:2]
+        segmentation = usable_segmentation(segmentation, size)
         mask = None
         if isinstance(segmentation, dict):
             mask = mask_util.decode(segmentation).astype(bool)

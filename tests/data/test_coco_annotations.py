@@ -416,6 +416,12 @@ def test_masks_outside_set_a_are_not_judged(files: Files, tmp_path: Path, kind: 
     assert all(row.startswith("box-only") for row in rows_of(report))
 
 
+def test_no_mask_is_not_withheld(files: Files) -> None:
+    for nothing in (None, []):
+        report = files.report(all_of("annotations", segmentation=nothing), split="")
+        assert rows_of(report) == {"box-only without a mask": 4} and report.altered == 0
+
+
 def test_a_split_that_does_not_fit(files: Files) -> None:
     assert "split 'voc'" in files.error(lambda content: None, split="voc")
 
