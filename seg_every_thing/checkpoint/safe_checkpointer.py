@@ -2,9 +2,9 @@
 
 import importlib
 import logging
-import os
 import pickle
 import tarfile
+import time
 import zipfile
 from typing import Any, Dict, List, Optional
 
@@ -31,11 +31,10 @@ class SafeCheckpointer(DetectionCheckpointer):
 
     Attributes:
         fit: what of the last file fitted the model; None before.
-        last_saved: path of the newest checkpoint that this object has written; "" before.
+        created: when this object was made, in seconds as of ``time.time()``.
     """
 
     fit: Optional[Fit] = None
-    last_saved = ""
 
     def __init__(
         self, model: nn.Module, save_dir: str = "", *, require: str = "any", **kwargs: Any
@@ -51,6 +50,7 @@ class SafeCheckpointer(DetectionCheckpointer):
         """
         super().__init__(model, save_dir, **kwargs)
         self.path_manager = AtomicPathManager()
+        self.created = time.time()
         self._require = require
         self._source = ""
         self._resuming = False
@@ -120,7 +120,6 @@ class SafeCheckpointer(DetectionCheckpointer):
 
     def tag_last_checkpoint(self, last_filename_basename: str) -> None:
         """As in the parent, but the best model so far is not where a resumed training goes on."""
-        self.last_saved = os.path.join(self.save_dir, last_filename_basename)
         if not last_filename_basename.startswith("model_best"):
             super().tag_last_checkpoint(last_filename_basename)
 

@@ -3,6 +3,7 @@
 import contextlib
 import logging
 import re
+from pathlib import Path
 from typing import Any, Iterator
 
 import torch
@@ -53,15 +54,20 @@ def divergence_explained(trainer: Any) -> Iterator[None]:
     except Exception as e:
         if not _has_diverged(e, trainer.model):
             raise
-        checkpointer, rate = trainer.checkpointer, trainer.cfg.SOLVER.BASE_LR
-        good = checkpointer.last_saved
-        if not good and trainer.start_iter > 0:
-            good = checkpointer.get_checkpoint_file()
-        where = f"the last good checkpoint is '{good}'" if good else "no checkpoint was saved"
         raise FloatingPointError(
             f"training has diverged at iteration {trainer.iter} ({_reason(e)}): lower "
-            f"SOLVER.BASE_LR (now {rate:g}) or raise SOLVER.WARMUP_ITERS; {where}"
+            f"SOLVER.BASE_LR (now {trainer.cfg.SOLVER.BASE_LR:g}) or raise SOLVER.WARMUP_ITERS; "
+            f"{_last_good(trainer)}"
         ) from e
+
+
+def _last_good(trainer: Any) -> str:
+    checkpointer = trainer.checkpointer
+    marker = Path(checkpointer.save_dir, "last_checkpoint")
+    # Not that of another training in the same folder.
+    if marker.is_file() and (trainer.start_iter or marker.stat().st_mtime >= checkpointer.created):
+        return f"the last good checkpoint is '{checkpointer.get_checkpoint_file()}'"
+    return "no checkpoint was saved"
 
 
 def _has_diverged(error: Exception, model: nn.Module) -> bool:
