@@ -118,6 +118,8 @@ def add_seg_every_thing_config(cfg: CN) -> None:
     cfg.MODEL.ROI_MASK_HEAD.PSEUDO_LOSS.WEIGHT = 1.0
     # Only pixels count whose probability is at least this, or at most 1 minus this.
     cfg.MODEL.ROI_MASK_HEAD.PSEUDO_LOSS.CONFIDENCE = 0.7
+    # Sharpen pseudo-masks when they are made, as TEST.CRF does with predicted masks.
+    cfg.MODEL.ROI_MASK_HEAD.PSEUDO_LOSS.CRF = False
 
     cfg.MODEL.WEIGHT_TRANSFER = CN()
     # What describes a class: "cls+box", "cls" or "box" weights of the predictor, or "embedding".
@@ -146,6 +148,21 @@ def add_seg_every_thing_config(cfg: CN) -> None:
     # largest of 0.5, 0.4 ... 0.1 whose mask spans 95 % of its box on both axes.  None = 0.5: yacs
     # lets None alone become a number or a word.
     cfg.TEST.MASK_THRESHOLD = None
+    # Sharpen predicted masks, or labels of pixels, with the image: a conditional random field.
+    cfg.TEST.CRF = False
+    # Its mean field.  Lengths are pixels, or for masks of boxes 56ths of the box's sides.
+    cfg.TEST.MEAN_FIELD = CN()
+    cfg.TEST.MEAN_FIELD.ITERATIONS = 5
+    # What it is worth (log-odds) that near pixels of like colours have one label, how near they
+    # are (standard deviation), and how like (standard deviation, of values from 0 to 255).
+    cfg.TEST.MEAN_FIELD.APPEARANCE_WEIGHT = 3.0
+    cfg.TEST.MEAN_FIELD.APPEARANCE_SIGMA = 8.0
+    cfg.TEST.MEAN_FIELD.COLOR_SIGMA = 12.0
+    # What it is worth that near pixels have one label, whatever their colours.
+    cfg.TEST.MEAN_FIELD.SMOOTHNESS_WEIGHT = 1.0
+    cfg.TEST.MEAN_FIELD.SMOOTHNESS_SIGMA = 2.0
+    # A pixel is compared with those at these distances from it on both axes, or 0 on one.
+    cfg.TEST.MEAN_FIELD.STEPS = (1, 2, 3, 5, 8, 12)
 
     # timm backbones (build_timm_backbone, build_timm_fpn_backbone).
     cfg.MODEL.TIMM = CN()

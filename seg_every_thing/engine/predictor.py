@@ -6,6 +6,7 @@ from detectron2.config import CfgNode
 from detectron2.engine import DefaultPredictor
 
 from ..checkpoint.loading import load_for_inference
+from ..modeling.crf_refinement import with_crf
 from .agreement import check_class_count
 
 logger = logging.getLogger(__name__)
@@ -27,6 +28,7 @@ def build_predictor(cfg: CfgNode, allow_partial: bool = False) -> DefaultPredict
     without_weights.MODEL.WEIGHTS = ""
     # In two steps, so that a mistake in the config is not taken for a broken checkpoint.
     predictor = DefaultPredictor(without_weights)
+    with_crf(cfg, predictor.model)
     if not cfg.MODEL.WEIGHTS:
         logger.warning("MODEL.WEIGHTS is empty: the weights are random, the predictions noise")
         return predictor

@@ -2,7 +2,7 @@
 
 import datetime
 import logging
-from typing import Any, Dict, List
+from typing import Any, Dict, List, Optional
 
 import numpy as np
 import torch
@@ -16,7 +16,9 @@ from ..data.partial import load_training_dicts, set_a_of
 from ..data.pseudo_masks import BoxOnlyObjects, PseudoMasks, box_only_objects, write_pseudo_masks
 from ..evaluation.given_boxes import ImageObjects
 from ..files import PathLike
+from ..modeling.crf_refinement import refine_masks
 from ..modeling.mask_geometry import EnlargedROIMasks, cropped_to_box
+from ..modeling.mean_field import MeanField
 
 logger = logging.getLogger(__name__)
 
@@ -46,10 +48,12 @@ def write_taught_masks(
         batch_size=cfg.TEST.IMS_PER_BATCH,
         num_workers=cfg.DATALOADER.NUM_WORKERS,
     )
+    refine = cfg.MODEL.ROI_MASK_HEAD.PSEUDO_LOSS.CRF and not cfg.TEST.CRF
+    mean_field = MeanField(cfg) if refine else None
     was_training, taught, done = model.training, [], 0
     model.eval()
     for batch in loader:
-        taught += masks_on_boxes(model, batch, objects[done : done + len(batch)])
+        taught += masks_on_boxes(model, batch, objects[done : done + len(batch)], mean_field)
         done += len(batch)
         if done % 1000 < len(batch):
             logger.info("Pseudo-masks of %d of %d images", done, len(records))
@@ -87,9 +91,15 @@ def objects_to_teach(cfg: CfgNode) -> Any:
 
 @torch.no_grad()
 def masks_on_boxes(
-    model: nn.Module, batch: List[Dict[str, Any]], objects: List[BoxOnlyObjects]
+    model: nn.Module,
+    batch: List[Dict[str, Any]],
+    objects: List[BoxOnlyObjects],
+    mean_field: Optional[MeanField] = None,
 ) -> List[np.ndarray]:
-    """A model's masks of objects, for each image of a batch (n, M, M) uint8 on their boxes."""
+    """A model's masks of objects, for each image of a batch (n, M, M) uint8 on their boxes.
+
+    ``mean_field`` refines them, where it is given.
+    """
     given = [
         ImageObjects(boxes, classes, []).as_detections(
             (x["height"], x["width"]), x["image"].shape[-2:]
@@ -98,7 +108,9 @@ def masks_on_boxes(
     ]
     found = model.inference(batch, detected_instances=given, do_postprocess=False)
     masks = []
-    for x in found:
+    for sample, x in zip(batch, found):
+        if mean_field is not None:
+            refine_masks(mean_field, sample["image"], x)
         on_boxes = x.pred_masks
         if isinstance(on_boxes, EnlargedROIMasks):
             on_boxes = cropped_to_box(on_boxes.tensor[:, None], on_boxes.scale)

@@ -26,6 +26,7 @@ from ..data.partial import load_training_dicts, set_a_of
 from ..data.pseudo_masks import PseudoMasks
 from ..data.training_stream import build_training_loader
 from ..evaluation.coco import PartialCOCOEvaluator, counted_results
+from ..modeling.crf_refinement import with_crf
 from .agreement import (
     check_class_count,
     check_classes,
@@ -175,13 +176,14 @@ class Trainer(DefaultTrainer):
         """Build the model, with a frozen detector if the config says so.
 
         Raises:
-            ValueError: for no classes, or a frozen detector without a mask branch.
+            ValueError: for no classes, a frozen detector without a mask branch, or a CRF for a
+                model that has no masks and no labels of pixels.
         """
         check_class_count(cfg)
         model = super().build_model(cfg)
         if cfg.MODEL.FREEZE_DETECTOR:
             freeze_detector(model)
-        return model
+        return with_crf(cfg, model)
 
     @classmethod
     def build_train_loader(cls, cfg: CfgNode) -> Any:

@@ -4,10 +4,11 @@ The affinity loss of BoxInst (Tian et al., 2021, section 3.2).
 """
 
 import math
-from typing import Tuple
 
 import torch
 from torch.nn import functional
+
+from .neighbours import first_of_pairs, second_of_pairs
 
 # Linear sRGB -> CIE XYZ, each row divided by its component of the white point D65.
 _RGB_TO_XYZ = (
@@ -65,26 +66,15 @@ def affinity_loss(
     loss = count = logits.new_zeros(len(logits))
     # Half of the 8 directions: an edge back differs in its centre alone.
     for step in ((0, dilation), (dilation, 0), (dilation, dilation), (dilation, -dilation)):
-        distance = torch.linalg.vector_norm(_first(colors, step) - _second(colors, step), dim=1)
-        alike = (distance <= farthest) & _first(valid, step) & _second(valid, step)
-        edges = alike * (_first(centres, step).to(loss) + _second(centres, step))
+        distance = torch.linalg.vector_norm(
+            first_of_pairs(colors, step) - second_of_pairs(colors, step), dim=1
+        )
+        alike = (distance <= farthest) & first_of_pairs(valid, step) & second_of_pairs(valid, step)
+        edges = alike * (first_of_pairs(centres, step).to(loss) + second_of_pairs(centres, step))
         same = torch.logaddexp(
-            _first(inside, step) + _second(inside, step),
-            _first(outside, step) + _second(outside, step),
+            first_of_pairs(inside, step) + second_of_pairs(inside, step),
+            first_of_pairs(outside, step) + second_of_pairs(outside, step),
         )
         loss = loss - (edges * same).sum((1, 2))
         count = count + edges.sum((1, 2))
     return loss / count.clamp(min=1)
-
-
-def _first(x: torch.Tensor, step: Tuple[int, int]) -> torch.Tensor:
-    """The pixels of (..., H, W) that have a pixel ``step`` (down, to the right) of them."""
-    height, width = x.shape[-2:]
-    down, right = step
-    return x[..., : max(height - down, 0), max(-right, 0) : max(width - max(right, 0), 0)]
-
-
-def _second(x: torch.Tensor, step: Tuple[int, int]) -> torch.Tensor:
-    """The pixels that are ``step`` away from those of :func:`_first`, in the same order."""
-    width, (down, right) = x.shape[-1], step
-    return x[..., down:, max(right, 0) : max(width + min(right, 0), 0)]

@@ -156,6 +156,19 @@ def test_masks_are_those_of_the_model(tiny_shapes: Path, tmp_path: Path) -> None
         assert len(taught) == len(masks) and np.std(taught) > 1
 
 
+def test_a_crf_is_the_last_step_of_the_teacher(tiny_shapes: Path, tmp_path: Path) -> None:
+    masks = {}
+    for name in ("", HEAD + "PSEUDO_LOSS.CRF", "TEST.CRF"):
+        cfg = shapes_config("class_agnostic", tmp_path, *OPTS, *([name, True] if name else []))
+        torch.manual_seed(0)
+        model = Trainer.build_model(cfg)
+        write_taught_masks(cfg, model, tmp_path / "taught", {"sha256": "1"})
+        masks[name] = np.load(tmp_path / "taught" / "masks.npy")
+    plain, once, by_model = masks.values()
+    assert plain.shape[1:] == (56, 56) and not np.array_equal(plain, once)
+    assert np.array_equal(once, by_model)
+
+
 def test_full_model_learns_with_proposals(tiny_shapes: Path, tmp_path: Path) -> None:
     opts = [*TINY, "MODEL.FREEZE_DETECTOR", False, "MODEL.WEIGHTS", "", "DATASETS.TEST", ()]
     cfg = shapes_config("maskx", tmp_path, *opts)

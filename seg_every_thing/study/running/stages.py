@@ -21,6 +21,7 @@ from ...data.dataset_mapper import PartialSupervisionMapper
 from ...engine.freezing import freeze_detector
 from ...engine.semantic_trainer import SemanticTrainer, trainer_class
 from ...engine.trainer import Trainer
+from ...modeling.crf_refinement import with_crf
 from ..definitions.rows import Row
 from .done import DONE, write_done
 from .feature_cache import (
@@ -165,7 +166,7 @@ def train_row(cfg: CfgNode, cache: Optional[Path], parent: str) -> Dict[str, Any
     seed_all_rng(cfg.SEED)
     if cache is not None:
         caches = (FeatureCache(cache / part) for part in ("train", "test"))
-        trainer.model = CachedFeaturesModel(trainer.model, *caches).train()
+        trainer.model = with_crf(cfg, CachedFeaturesModel(trainer.model, *caches)).train()
     trainer.train()
     record = {"initial_trunk": initial_trunk, "fingerprint": row_fingerprint(cfg, parent)}
     return _finish(cfg, trainer, record, time.perf_counter() - start)
