@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import hashlib
 import io
 import json
 import os
@@ -156,6 +157,15 @@ def read_json(path: PathLike) -> Any:
         raise ValueError(f"cannot read '{printable(path)}': {e.strerror or e}") from e
     except ValueError as e:
         raise ValueError(f"'{printable(path)}' is not valid JSON: {e}") from e
+
+
+def file_digest(path: PathLike) -> str:
+    """SHA-256 of a file, as hexadecimal digits."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as f:
+        for block in iter(lambda: f.read(1 << 20), b""):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def make_output_dir(path: PathLike, *, utf_8: bool = False) -> Path:

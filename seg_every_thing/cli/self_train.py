@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from ..engine.self_training import self_train
-from .common import add_config_arguments
+from .common import add_config_arguments, add_force_argument
 
 HELP = "train on masks that a model predicts for objects that have none, in rounds"
 
@@ -32,6 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="of a training; without GPUs: processes",
     )
+    add_force_argument(parser)
     add_config_arguments(parser)
 
 
@@ -42,4 +43,4 @@ def run(args: argparse.Namespace) -> None:
         ValueError: for bad input; the message names it.
         OSError: when the output folder cannot be written.
     """
-    self_train(args.config_file, args.rounds, args.output, args.opts, args.num_gpus)
+    self_train(args.config_file, args.rounds, args.output, args.opts, args.num_gpus, args.force)

@@ -4,7 +4,6 @@ A pseudo-mask depends on nothing but the image, the box and the class; by these 
 So it needs no ids, and annotation files stay as they are.
 """
 
-import hashlib
 import logging
 from collections import defaultdict
 from pathlib import Path
@@ -14,7 +13,7 @@ import numpy as np
 from detectron2.config import CfgNode
 from detectron2.structures import BoxMode
 
-from ..files import PathLike, read_json, write_array, write_json
+from ..files import PathLike, file_digest, read_json, write_array, write_json
 from .box_grid import moved_with_box
 from .catalog import class_names_of
 from .segmentations import usable_segmentation
@@ -237,12 +236,3 @@ def write_pseudo_masks(
     }
     write_json(folder / INDEX, index)
     return PseudoMasks(folder)
-
-
-def file_digest(path: PathLike) -> str:
-    """SHA-256 of a file, as hexadecimal digits."""
-    digest = hashlib.sha256()
-    with open(path, "rb") as f:
-        for block in iter(lambda: f.read(1 << 20), b""):
-            digest.update(block)
-    return digest.hexdigest()

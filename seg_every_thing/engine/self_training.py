@@ -17,8 +17,17 @@ from tabulate import tabulate
 from ..checkpoint.compatibility import UnfitCheckpointError
 from ..checkpoint.loading import last_checkpoint, load_for_inference
 from ..config import load_config
-from ..data.pseudo_masks import PseudoMasks, file_digest
-from ..files import PathLike, full_disk_named, make_output_dir, read_json, write_json, write_text
+from ..data.pseudo_masks import PseudoMasks
+from ..files import (
+    PathLike,
+    file_digest,
+    full_disk_named,
+    make_output_dir,
+    read_json,
+    write_json,
+    write_text,
+)
+from ..locks import folder_in_use
 from .launch import evaluate, launch_training, setup
 from .semantic_trainer import trainer_class
 from .teaching import objects_to_teach, write_taught_masks
@@ -34,7 +43,12 @@ Record = Dict[str, Any]
 
 
 def self_train(
-    config_file: str, rounds: int, output: PathLike, opts: Sequence[Any] = (), num_gpus: int = 1
+    config_file: str,
+    rounds: int,
+    output: PathLike,
+    opts: Sequence[Any] = (),
+    num_gpus: int = 1,
+    force: bool = False,
 ) -> Record:
     """Train a teacher, then for each round a student on the masks of the model before it.
 
@@ -51,6 +65,7 @@ def self_train(
             ``results.md``.
         opts: KEY, VALUE, ... on top of the config.
         num_gpus: that a training uses; without GPUs processes.
+        force: go on although another program uses the output folder.
 
     Returns:
         What is in ``results.json``: "rounds" is a list with "metrics", "weights" and "sha256" of
@@ -58,7 +73,7 @@ def self_train(
 
     Raises:
         ValueError: for a bad config, data without an object to teach, or an output folder of
-            another self-training; the message says which.
+            another self-training or in use; the message says which.
         OSError: when the output folder cannot be written.
     """
     if rounds < 1:
@@ -69,15 +84,16 @@ def self_train(
     if trainer_class(cfg) is not Trainer or not cfg.MODEL.MASK_ON:
         raise ValueError(f"self-training: '{config_file}' is of a model without masks of objects")
     objects_to_teach(cfg)  # or there is nothing to do
-    _check_same(cfg, make_output_dir(output))
-    records = [_teacher(config_file, opts, output, num_gpus)]
-    for i in range(1, rounds + 1):
-        folder = output / f"round_{i}"
-        masks = _pseudo_masks(cfg, folder / "pseudo_masks", records[-1])
-        student = [*opts, "DATASETS.PSEUDO_MASKS", str(masks.folder)]
-        record = _trained(config_file, student, folder, num_gpus)
-        records.append({**record, "pseudo_masks": len(masks)})
-    return _report(output, records)
+    with folder_in_use(make_output_dir(output, utf_8=True), force):
+        _check_same(cfg, output)
+        records = [_teacher(config_file, opts, output, num_gpus)]
+        for i in range(1, rounds + 1):
+            folder = output / f"round_{i}"
+            masks = _pseudo_masks(cfg, folder / "pseudo_masks", records[-1])
+            student = [*opts, "DATASETS.PSEUDO_MASKS", str(masks.folder)]
+            record = _trained(config_file, student, folder, num_gpus)
+            records.append({**record, "pseudo_masks": len(masks)})
+        return _report(output, records)
 
 
 def _check_same(cfg: CfgNode, output: Path) -> None:
@@ -161,6 +177,7 @@ def _trained(config_file: str, opts: List[Any], folder: Path, num_gpus: int) -> 
         num_machines=1,
         machine_rank=0,
         dist_url="auto",
+        force=False,
     )
     with _logging_as_before():
         launch_training(args, _train)

@@ -12,11 +12,11 @@ def test_arguments_arrive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     calls: Any = []
     monkeypatch.setattr(self_train, "self_train", lambda *a: calls.append(a))
     given = ["--config-file", "a.yaml", "--rounds", "2", "--output", str(tmp_path)]
-    assert main(["self-train", *given, "--num-gpus", "3", "--opts", "SEED", "1"]) == 0
+    assert main(["self-train", *given, "--num-gpus", "3", "--force", "--opts", "SEED", "1"]) == 0
     assert main(["self-train", *given[:2], *given[4:]]) == 0
     assert calls == [
-        ("a.yaml", 2, tmp_path, ["SEED", "1"], 3),
-        ("a.yaml", 1, tmp_path, [], 1),
+        ("a.yaml", 2, tmp_path, ["SEED", "1"], 3, True),
+        ("a.yaml", 1, tmp_path, [], 1, False),
     ]
 
 

@@ -1,11 +1,10 @@
 """What a stage leaves behind when it is complete, and whether it can be trusted."""
 
-import hashlib
 import logging
 from pathlib import Path
 from typing import Any, Dict, Optional
 
-from ...files import read_json, write_json
+from ...files import file_digest, read_json, write_json
 
 logger = logging.getLogger(__name__)
 
@@ -51,10 +50,4 @@ def write_done(folder: Path, record: Dict[str, Any]) -> Dict[str, Any]:
 
 def _digest(path: Path) -> str:
     """Of a file's content; "" = there is none."""
-    if not path.is_file():
-        return ""
-    digest = hashlib.sha256()
-    with path.open("rb") as f:
-        while block := f.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
+    return file_digest(path) if path.is_file() else ""
