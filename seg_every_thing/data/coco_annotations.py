@@ -1,6 +1,6 @@
 """COCO-format files: what of their annotations may be used, for training and evaluation alike."""
 
-from typing import Any, Dict, Optional, Set
+from typing import Any, Dict, MutableSet, Optional
 
 from ..files import PathLike
 from .annotations import BAD_CATEGORY, UNUSABLE, Annotation, ObjectChecker
@@ -78,19 +78,27 @@ def _tables_of(content: Dict[str, Any], report: DataReport) -> CocoTables:
 class CocoChecker:
     """Checks the annotations of a COCO file one after another."""
 
-    def __init__(self, tables: CocoTables, report: DataReport, split: str, path: str) -> None:
+    def __init__(
+        self,
+        tables: CocoTables,
+        report: DataReport,
+        split: str,
+        path: str,
+        seen: Optional[MutableSet[Id]] = None,
+    ) -> None:
         """
         Args:
             tables: of the file.
             report: gets the counts.
             split: whose set A may use its masks; "" = no class.
             path: of the file.
+            seen: an empty set that gets the ids, such as one on disk; default one in memory.
         """
         self._tables, self._report = tables, report
         self._objects = ObjectChecker(report)
         self._mask_categories = tables.mask_categories(split)
         self._twins_are_known = "minival" in path  # COCO 2014; detectron2 lets them be, too
-        self._seen: Set[Id] = set()
+        self._seen: MutableSet[Id] = set() if seen is None else seen
         self._with_image = 0
         self._lost_image: Id = None
         self.renumber = False

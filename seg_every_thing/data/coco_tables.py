@@ -1,7 +1,20 @@
 """The images and categories of a COCO-format file, which its annotations point to."""
 
 import re
-from typing import Any, Collection, Dict, Iterable, List, NamedTuple, Optional, Set, Tuple
+from typing import (
+    Any,
+    Callable,
+    Collection,
+    Dict,
+    Iterable,
+    List,
+    Mapping,
+    MutableMapping,
+    NamedTuple,
+    Optional,
+    Set,
+    Tuple,
+)
 
 from .data_report import DataReport
 from .segmentations import MAX_PIXELS, Size, are_numbers, shortened
@@ -22,11 +35,17 @@ class CocoImage(NamedTuple):
 class CocoTables:
     """Images and categories by id, checked."""
 
-    def __init__(self, members: Iterable[Tuple[str, Any]], report: DataReport) -> None:
+    def __init__(
+        self,
+        members: Iterable[Tuple[str, Any]],
+        report: DataReport,
+        images: Optional[MutableMapping[Id, CocoImage]] = None,
+    ) -> None:
         """
         Args:
             members: keys and elements of the lists of the file, in any order.
             report: gets what is wrong with an image, and names that two categories share.
+            images: an empty mapping that gets the images, such as one on disk; default a dict.
 
         Raises:
             ValueError: when there are no images or no categories, when a category is unusable, or
@@ -34,7 +53,7 @@ class CocoTables:
         """
         self._report = report
         self._entries = 0
-        self.images: Dict[Id, CocoImage] = {}
+        self.images: MutableMapping[Id, CocoImage] = {} if images is None else images
         self.categories: Dict[Id, str] = {}
         for key, value in members:
             if key == "images":
@@ -44,8 +63,8 @@ class CocoTables:
         if not self.images or not self.categories:
             missing = "categories" if self.images else "images"
             raise ValueError(f"it has no list '{missing}', or no usable entry in it")
-        _check_one_kind("image", {i: image.file_name for i, image in self.images.items()})
-        _check_one_kind("category", self.categories)
+        _check_one_kind("image", self.images, lambda image: image.file_name)
+        _check_one_kind("category", self.categories, str)
         self._check_names()
 
     def usable(self, images: List[Any]) -> List[Any]:
@@ -156,12 +175,12 @@ def _described(image: Dict[str, Any]) -> Tuple[str, Optional[Size], str]:
     return name, (height, width), ""
 
 
-def _check_one_kind(what: str, names: Dict[Id, str]) -> None:
-    texts = [i for i in names if isinstance(i, str)]
-    if texts and len(texts) < len(names):
-        number = next(i for i in names if not isinstance(i, str))
+def _check_one_kind(what: str, known: Mapping[Id, Any], name_of: Callable[[Any], str]) -> None:
+    text = next((i for i in known if isinstance(i, str)), None)
+    number = next((i for i in known if not isinstance(i, str)), None)
+    if text is not None and number is not None:
         raise ValueError(
-            f"some {what} ids are numbers and some are text: that of {names[number]!r} is the "
-            f"number {shown(number)}, that of {names[texts[0]]!r} the text {shown(texts[0])}. "
+            f"some {what} ids are numbers and some are text: that of {name_of(known[number])!r} is "
+            f"the number {shown(number)}, that of {name_of(known[text])!r} the text {shown(text)}. "
             f"Write all of them as numbers"
         )
