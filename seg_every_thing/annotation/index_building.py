@@ -1,0 +1,161 @@
+"""From a COCO file to the :class:`~seg_every_thing.annotation.index.Index` of what is to do."""
+
+import contextlib
+import hashlib
+import os
+import sqlite3
+from pathlib import Path
+from typing import Any, Dict, Iterable, Set
+
+from ..data.coco_annotations import CocoChecker
+from ..data.coco_tables import CocoTables, is_id
+from ..data.data_report import DataReport
+from ..data.json_stream import encode
+from ..files import printable
+from .formats import coco
+from .index import named_database
+from .options import Options
+from .tables_on_disk import IdsOnDisk, ImagesOnDisk
+
+MAX_HELD_OUT = 2000
+"""Masks that are held out: more would not tell more."""
+
+_TABLES = f"""
+CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT);
+{ImagesOnDisk.TABLE}
+{IdsOnDisk.TABLE}
+CREATE TABLE object (number INTEGER PRIMARY KEY, image INTEGER, id TEXT, category TEXT, box TEXT,
+    wanted INTEGER, known INTEGER, draw INTEGER, truth TEXT);
+"""
+_INDICES = """
+CREATE INDEX object_image ON object (image);
+CREATE INDEX object_draw ON object (category, known, draw);
+"""
+_COUNTS = ("images", "annotations", "wanted", "with_masks", "crowds", "crowds_as_masks", "unusable")
+
+
+def build_index(path: Path, options: Options, on_bad: str, meta: Dict[str, Any]) -> DataReport:
+    """Read and check a COCO file, and note what is to do.
+
+    Args:
+        path: of the database, which appears when it is complete.
+        options: of the run.
+        on_bad: as ``DATASETS.ON_BAD_ANNOTATION``.
+        meta: is kept with it.
+
+    Returns:
+        What became of the annotations.
+
+    Raises:
+        ValueError: for what is no COCO file, or holds what is unusable (unless it is to be set
+            aside); the message names the file and the first ten.
+        OSError: when the database cannot be written.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.unlink(missing_ok=True)
+    try:
+        with named_database(path), contextlib.closing(sqlite3.connect(temporary)) as db:
+            db.executescript("PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF;" + _TABLES)
+            try:
+                report = _fill(db, options, on_bad, meta)
+            except ValueError as e:
+                text = str(e)
+                source = f"'{printable(options.annotations)}'"
+                raise ValueError(text if source in text else f"{source}: {text}") from e
+            db.commit()
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return report
+
+
+def _fill(
+    db: sqlite3.Connection, options: Options, on_bad: str, meta: Dict[str, Any]
+) -> DataReport:
+    source = options.annotations
+    report = DataReport(str(source), "annotation", str(source))
+    images = ImagesOnDisk(db)
+    tables = CocoTables(coco.read_boxes(source), report, images)
+    checker = CocoChecker(tables, report, "all", str(source), IdsOnDisk(db))
+    counts = dict.fromkeys(_COUNTS, 0)
+    number = -1
+    for key, value in coco.read_boxes(source):
+        try:
+            encode(value)
+        except ValueError as e:
+            raise ValueError(f"one of its '{key}' has a number that is not finite: {e}") from e
+        if key != "annotations":
+            counts["images"] += key == "images"
+            continue
+        number += 1
+        counts["annotations"] += 1
+        annotation = with_mask_of_crowd(value) if options.crowd_rle_is_mask else value
+        counts["crowds_as_masks"] += annotation is not value
+        if isinstance(value, dict) and not is_id(value.get("id")):
+            report.refuse(f"annotation number {number + 1} has no id: give it one of its own")
+            counts["unusable"] += 1
+            continue
+        checked = checker.check(annotation)
+        if checked is None:
+            counts["unusable"] += 1
+        elif checked.get("iscrowd"):
+            counts["crowds"] += 1
+        else:
+            known = bool(checked.get("segmentation"))
+            counts["with_masks"] += known
+            counts["wanted"] += options.overwrite or not known
+            _add_object(db, images, number, checked, known, options.overwrite or not known)
+    checker.finish(on_bad)
+    db.executescript(_INDICES)
+    categories = sorted(tables.categories.items())
+    counts["held_out"] = _hold_out(db, source, [i for i, _ in categories], options.holdout)
+    for key, value in {**meta, "categories": categories, "counts": counts}.items():
+        db.execute("INSERT INTO meta VALUES (?, ?)", (key, encode(value)))
+    return report
+
+
+def with_mask_of_crowd(annotation: Any) -> Any:
+    """An annotation of CVAT's export, where every RLE is called a crowd, as one that is none."""
+    if not isinstance(annotation, dict) or not annotation.get("iscrowd"):
+        return annotation
+    if not isinstance(annotation.get("segmentation"), dict):
+        return annotation
+    return {**annotation, "iscrowd": 0}
+
+
+def _add_object(
+    db: sqlite3.Connection,
+    images: ImagesOnDisk,
+    number: int,
+    annotation: Dict[str, Any],
+    known: bool,
+    wanted: bool,
+) -> None:
+    own_id = encode(annotation["id"])
+    draw = int.from_bytes(hashlib.sha1(own_id.encode()).digest()[:7], "big")
+    row = (
+        *(number, images.number_of(annotation["image_id"]), own_id),
+        *(encode(annotation["category_id"]), encode([*map(float, annotation["bbox"])])),
+        *(int(wanted), int(known), draw, None),
+    )
+    db.execute("INSERT INTO object VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", row)
+
+
+def _hold_out(db: sqlite3.Connection, source: Path, categories: Iterable[Any], share: float) -> int:
+    """Keep the masks of a share of the objects of each class; returns how many."""
+    numbers = "SELECT COUNT(*) FROM object WHERE known"
+    (total,) = db.execute(numbers).fetchone()
+    share = min(share, MAX_HELD_OUT / max(total, 1))
+    chosen: Set[int] = set()
+    for category in map(encode, categories):
+        (known,) = db.execute(f"{numbers} AND category = ?", (category,)).fetchone()
+        count = max(int(share * known + 0.5), int(share > 0 and known >= 2))
+        query = "SELECT number FROM object WHERE known AND category = ? ORDER BY draw LIMIT ?"
+        chosen.update(n for (n,) in db.execute(query, (category, count)))
+    if chosen:
+        annotations = (v for k, v in coco.read_boxes(source) if k == "annotations")
+        for number, annotation in enumerate(annotations):
+            if number in chosen:
+                truth = encode(annotation["segmentation"])
+                db.execute("UPDATE object SET truth = ? WHERE number = ?", (truth, number))
+    return len(chosen)

@@ -1,0 +1,123 @@
+"""What a user can ask of ``annotate``, checked before anything is read."""
+
+import dataclasses
+import re
+from pathlib import Path
+from typing import Any, Dict, Optional, Tuple
+
+FORMATS = ("rle", "polygon", "rle-uncompressed")
+PARTS = ("all", "largest", "external")
+ON_EMPTY = ("box", "empty", "drop")
+
+DEFAULT_CONFIG = "photos/box_to_mask.yaml"
+"""What is trained where no trained model is given."""
+
+_FOR_MASKS = ("overwrite", "crowd_rle_is_mask", "holdout")
+_FOR_FILE = ("format", "parts", "min_score", "on_empty", "tighten_boxes", "reindex_categories")
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """Options of :func:`seg_every_thing.annotate`, which describes them."""
+
+    annotations: Path
+    image_root: Path
+    output: Path
+    config_file: Optional[str] = None
+    opts: Tuple[Any, ...] = ()
+    allow_partial: bool = False
+    minutes: Optional[float] = None
+    rounds: int = 0
+    holdout: float = 0.1
+    format: str = "rle"
+    parts: str = "all"
+    overwrite: bool = False
+    min_score: float = 0.0
+    on_empty: str = "box"
+    tighten_boxes: bool = False
+    crowd_rle_is_mask: bool = False
+    reindex_categories: bool = False
+    report: Optional[Path] = None
+    num_gpus: int = 1
+    shard: Optional[Tuple[int, int]] = None
+
+    def __post_init__(self) -> None:
+        """
+        Raises:
+            ValueError: for a value that is out of range, or options that exclude each other.
+        """
+        for name, known in (
+            ("format", FORMATS),
+            ("parts", PARTS),
+            ("on_empty", ON_EMPTY),
+        ):
+            value = getattr(self, name)
+            if value not in known:
+                raise ValueError(f"--{name.replace('_', '-')} '{value}' is not {', '.join(known)}")
+        if not 0 <= self.holdout < 1:
+            raise ValueError(f"--holdout must be from 0 to below 1, not {self.holdout:g}")
+        if not 0 <= self.min_score <= 1:
+            raise ValueError(f"--min-score must be from 0 to 1, not {self.min_score:g}")
+        if self.minutes is not None and not 0 < self.minutes < float("inf"):
+            raise ValueError(f"--minutes must be above 0, not {self.minutes:g}")
+        if self.rounds < 0:
+            raise ValueError(f"--rounds must be at least 0, not {self.rounds}")
+        if self.num_gpus < 1:
+            raise ValueError(f"--num-gpus must be at least 1, not {self.num_gpus}")
+        if self.opts and len(self.opts) % 2:
+            raise ValueError(f"--opts needs pairs KEY VALUE, got {len(self.opts)} words")
+        if self.is_trained and self.config_file is None:
+            raise ValueError("MODEL.WEIGHTS needs --config-file: the config of that model")
+        if self.is_trained and (self.minutes is not None or self.rounds):
+            raise ValueError(
+                "--minutes and --rounds are about training, and MODEL.WEIGHTS gives a model that "
+                "is trained: leave one of them out"
+            )
+        if self.shard is not None and not self.is_trained:
+            raise ValueError(
+                "--shard needs a trained model, the same for all machines: --config-file F --opts "
+                "MODEL.WEIGHTS W. A run without both trains one and keeps it in OUTPUT_model/"
+            )
+
+    @property
+    def is_trained(self) -> bool:
+        """Whether the model is trained already."""
+        return "MODEL.WEIGHTS" in self.opts[::2]
+
+    @property
+    def model_dir(self) -> Path:
+        """Where a model that is trained is kept."""
+        return self._beside("_model")
+
+    @property
+    def report_file(self) -> Path:
+        """Where the report goes."""
+        return self._beside("_report.json")
+
+    @property
+    def work_dir(self) -> Path:
+        """What has been done of a run that is not finished."""
+        return self.output.with_name(self.output.name + ".part")
+
+    def for_masks(self) -> Dict[str, Any]:
+        """What decides which masks are made, and how."""
+        return {name: getattr(self, name) for name in _FOR_MASKS}
+
+    def for_file(self) -> Dict[str, Any]:
+        """What decides how masks that were made are written."""
+        return {name: getattr(self, name) for name in _FOR_FILE}
+
+    def _beside(self, ending: str) -> Path:
+        return self.output.with_name(self.output.stem + ending)
+
+
+def read_shard(text: str) -> Tuple[int, int]:
+    """Read "2/8": the second of eight.
+
+    Raises:
+        ValueError: for anything else.
+    """
+    found = re.fullmatch(r"(\d{1,6})/(\d{1,6})", text)
+    if not found or not 1 <= int(found[1]) <= int(found[2]):
+        raise ValueError(f"--shard must be I/N with I from 1 to N, as 2/8, not '{text}'")
+    return int(found[1]), int(found[2])
