@@ -1,0 +1,185 @@
+"""How good a mask is, as far as one can tell without its true mask.
+
+Two ways to rank masks are tried on those whose true mask was held out: the mask's own certainty,
+and a linear predictor of the IoU from a few features.  The one that ranks better is kept, and
+calibrated: a score then says which IoU to expect.
+"""
+
+import dataclasses
+from typing import Any, Dict, List, Tuple
+
+import numpy as np
+
+FEATURES = (
+    *("certainty", "sharpness", "fill", "extent_x", "extent_y"),
+    *("log_area", "log_aspect", "uncertain_area"),
+)
+CERTAINTY, FILL = FEATURES.index("certainty"), FEATURES.index("fill")
+
+UNCALIBRATED = "uncalibrated"
+FEWEST = 30
+"""Held-out masks below which nothing is calibrated."""
+_FOLDS = 5
+_RIDGE = 3.0  # in objects: what a weight costs
+_BIN = 12  # objects in a bin of the calibration, at least
+
+
+def features_of(probabilities: np.ndarray, width: float, height: float) -> Tuple[float, ...]:
+    """What a mask's probabilities say of its quality.
+
+    Args:
+        probabilities: (M, M) on the box.
+        width, height: of the box in pixels.
+
+    Returns:
+        Values of :data:`FEATURES`.  ``certainty`` is the IoU that the probabilities expect: that of
+        the mask with a true mask whose pixels are drawn from them; 0 for an empty mask.
+    """
+    p = np.asarray(probabilities, float)
+    mask = p >= 0.5
+    union = np.where(mask, 1.0, p).sum()
+    certainty = (p * mask).sum() / union if mask.any() else 0.0
+    return (
+        float(certainty),
+        float(np.abs(2 * p - 1).mean()),
+        float(mask.mean()),
+        float(mask.any(axis=0).mean()),
+        float(mask.any(axis=1).mean()),
+        float(np.log2(max(width * height, 1.0))),
+        float(abs(np.log2(max(width, 1e-3) / max(height, 1e-3)))),
+        float(((p > 0.2) & (p < 0.8)).mean() / max(mask.mean(), 0.02)),
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class ScoreModel:
+    """From features to a score."""
+
+    kind: str = UNCALIBRATED  # UNCALIBRATED, "certainty" or "learned"
+    weights: Tuple[float, ...] = ()  # of "learned": of each feature, and the last one alone
+    mean: Tuple[float, ...] = ()
+    scale: Tuple[float, ...] = ()
+    knots: Tuple[Tuple[float, float], ...] = ()
+    """Raw value and IoU: the calibration is linear between them."""
+
+    @property
+    def is_calibrated(self) -> bool:
+        """Whether a score is the IoU to expect."""
+        return self.kind != UNCALIBRATED
+
+    def raw(self, features: np.ndarray) -> np.ndarray:
+        """(n, features) -> (n,): what ranks the masks."""
+        if self.kind != "learned":
+            return features[:, CERTAINTY]
+        z = (features - np.array(self.mean)) / np.array(self.scale)
+        return z @ np.array(self.weights[:-1]) + self.weights[-1]
+
+    def __call__(self, features: Any) -> np.ndarray:
+        """(n, features) -> (n,) scores from 0 to 1; 0 where the mask is empty."""
+        features = np.asarray(features, float).reshape(-1, len(FEATURES))
+        raw = self.raw(features)
+        if self.knots:
+            x, y = np.array(self.knots).T
+            raw = np.interp(raw, x, y)
+        return np.where(features[:, FILL] > 0, raw.clip(0, 1), 0.0)
+
+
+def fit_score(features: np.ndarray, ious: np.ndarray, groups: np.ndarray) -> ScoreModel:
+    """The score that ranks held-out masks best, calibrated on them.
+
+    Args:
+        features: (n, features).
+        ious: (n,) IoU with the true masks.
+        groups: (n,) such as images: objects of a group are never on both sides when the two ways
+            are compared.
+
+    Returns:
+        An uncalibrated one (certainty) for fewer than :data:`FEWEST` masks.
+    """
+    if len(ious) < FEWEST:
+        return ScoreModel()
+    ranked = ranking_of(features, ious, groups)
+    kind = "learned" if ranked["learned"] > ranked["certainty"] else "certainty"
+    return _fit(kind, features, ious)
+
+
+def ranking_of(features: np.ndarray, ious: np.ndarray, groups: np.ndarray) -> Dict[str, float]:
+    """Rank correlation (Spearman) with the IoU of both ways, on masks that they were not fitted to.
+
+    Arguments as for :func:`fit_score`.
+    """
+    learned = np.zeros(len(ious))
+    for fold in _folds(groups):
+        learned[fold] = _fit("learned", features[~fold], ious[~fold]).raw(features[fold])
+    return {
+        "certainty": spearman(features[:, CERTAINTY], ious),
+        "learned": spearman(learned, ious),
+    }
+
+
+def scores_across_folds(
+    kind: str, features: np.ndarray, ious: np.ndarray, groups: np.ndarray
+) -> np.ndarray:
+    """Calibrated scores of held-out masks, each from the masks of other groups alone: (n,)."""
+    scores = np.zeros(len(ious))
+    for fold in _folds(groups):
+        scores[fold] = _fit(kind, features[~fold], ious[~fold])(features[fold])
+    return scores
+
+
+def spearman(a: np.ndarray, b: np.ndarray) -> float:
+    """Rank correlation; ties share their mean rank; 0 where either is constant."""
+    x, y = (_ranks(np.asarray(v, float)) for v in (a, b))
+    x, y = x - x.mean(), y - y.mean()
+    norm = np.sqrt((x @ x) * (y @ y))
+    return float(x @ y / norm) if norm else 0.0
+
+
+def reliability(scores: np.ndarray, ious: np.ndarray, bins: int = 10) -> List[Dict[str, float]]:
+    """Mean score and mean IoU of masks by their score, in bins of as many masks each."""
+    order = np.argsort(scores, kind="stable")
+    return [
+        {"masks": len(i), "score": float(scores[i].mean()), "IoU": float(ious[i].mean())}
+        for i in np.array_split(order, min(bins, max(len(order) // 5, 1)))
+        if len(i)
+    ]
+
+
+def _fit(kind: str, features: np.ndarray, ious: np.ndarray) -> ScoreModel:
+    mean, scale = features.mean(axis=0), features.std(axis=0) + 1e-6
+    z = (features - mean) / scale
+    cost = _RIDGE * np.eye(z.shape[1])
+    weights = np.linalg.solve(z.T @ z + cost, z.T @ (ious - ious.mean()))
+    model = ScoreModel(
+        kind, (*weights.tolist(), float(ious.mean())), tuple(mean.tolist()), tuple(scale.tolist())
+    )
+    return dataclasses.replace(model, knots=_calibration(model.raw(features), ious))
+
+
+def _calibration(raw: np.ndarray, ious: np.ndarray) -> Tuple[Tuple[float, float], ...]:
+    """Isotonic regression of bins: pools neighbours until the IoU grows with the raw value."""
+    order = np.argsort(raw, kind="stable")
+    blocks = [
+        [raw[i].mean(), ious[i].mean(), len(i)]
+        for i in np.array_split(order, max(len(order) // _BIN, 1))
+    ]
+    pooled: List[List[float]] = []
+    for block in blocks:
+        pooled.append(list(block))
+        while len(pooled) > 1 and pooled[-2][1] >= pooled[-1][1]:
+            (x, y, n), (u, v, m) = pooled[-2:]
+            pooled[-2:] = [[(n * x + m * u) / (n + m), (n * y + m * v) / (n + m), n + m]]
+    return tuple((float(x), float(y)) for x, y, _ in pooled)
+
+
+def _folds(groups: Any) -> List[np.ndarray]:
+    """Which objects are left out in turn; whole groups."""
+    _, place = np.unique(np.asarray(groups), return_inverse=True)
+    fold = place % _FOLDS
+    return [fold == i for i in range(_FOLDS) if (fold == i).any() and (fold != i).any()]
+
+
+def _ranks(values: np.ndarray) -> np.ndarray:
+    _, place, counts = np.unique(values, return_inverse=True, return_counts=True)
+    ends = np.cumsum(counts)
+    return (ends - (counts - 1) / 2)[place]
