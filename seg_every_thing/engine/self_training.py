@@ -91,7 +91,7 @@ def self_train(
             folder = output / f"round_{i}"
             masks = _pseudo_masks(cfg, folder / "pseudo_masks", records[-1])
             student = [*opts, "DATASETS.PSEUDO_MASKS", str(masks.folder)]
-            record = _trained(config_file, student, folder, num_gpus)
+            record = train_or_reuse(config_file, student, folder, num_gpus)
             records.append({**record, "pseudo_masks": len(masks)})
         return _report(output, records)
 
@@ -124,7 +124,7 @@ def _teacher(config_file: str, opts: List[Any], output: Path, num_gpus: int) -> 
     opts = [*opts, "OUTPUT_DIR", str(folder)]
     cfg = load_config(config_file, opts)
     if not _is_trained(cfg):
-        return _trained(config_file, opts, folder, num_gpus)
+        return train_or_reuse(config_file, opts, folder, num_gpus)
     record = _completed(folder)
     if record is None:
         logger.info("Round 0: '%s' is the teacher", cfg.MODEL.WEIGHTS)
@@ -162,7 +162,7 @@ def _pseudo_masks(cfg: CfgNode, folder: Path, teacher: Record) -> PseudoMasks:
     return write_taught_masks(cfg, model, folder, known)
 
 
-def _trained(config_file: str, opts: List[Any], folder: Path, num_gpus: int) -> Record:
+def train_or_reuse(config_file: str, opts: List[Any], folder: Path, num_gpus: int) -> Record:
     """A model that is trained and evaluated in a folder, unless it was before."""
     record = _completed(folder)
     if record is not None:
