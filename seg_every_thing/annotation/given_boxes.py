@@ -129,20 +129,39 @@ def predict_masks(
     """
     height, width = image_bgr.shape[:2]
     boxes = np.asarray(boxes, dtype=float).reshape(-1, 4)
-    image = image_bgr if predictor.input_format == "BGR" else image_bgr[:, :, ::-1]
-    transform = predictor.aug.get_transform(image)
-    resized = np.ascontiguousarray(transform.apply_image(image).transpose(2, 0, 1))
-    given = Instances(resized.shape[1:])
     inside = boxes.clip(min=0, max=[width, height, width, height])
-    given.pred_boxes = Boxes(torch.from_numpy(transform.apply_box(inside)).float())
-    given.pred_classes = torch.tensor(classes, dtype=torch.long)
-    given.scores = torch.ones(len(boxes))
-    inputs = {"image": torch.from_numpy(resized).float(), "height": height, "width": width}
+    inputs, given = model_inputs(predictor, image_bgr, inside, classes)
     with torch.no_grad():
         (output,) = predictor.model.inference([inputs], detected_instances=[given])
     instances = output["instances"].to("cpu")
     instances.pred_boxes = Boxes(torch.from_numpy(boxes).float())  # there and back, they rounded
     return instances
+
+
+def model_inputs(
+    predictor: DefaultPredictor, image_bgr: np.ndarray, boxes: np.ndarray, classes: Sequence[int]
+) -> Tuple[Dict[str, Any], Instances]:
+    """An image and boxes as a model takes them.
+
+    Args:
+        predictor: its format and its size of images.
+        image_bgr: (H, W, 3) uint8, BGR.
+        boxes: (n, 4) x0, y0, x1, y1 in pixels, inside the image.
+        classes: index of each box.
+
+    Returns:
+        An input of the model, and the boxes in it as if a detector had found them, with score 1.
+    """
+    height, width = image_bgr.shape[:2]
+    image = image_bgr if predictor.input_format == "BGR" else image_bgr[:, :, ::-1]
+    transform = predictor.aug.get_transform(image)
+    resized = np.ascontiguousarray(transform.apply_image(image).transpose(2, 0, 1))
+    given = Instances(resized.shape[1:])
+    given.pred_boxes = Boxes(torch.from_numpy(transform.apply_box(boxes)).float())
+    given.pred_classes = torch.tensor(classes, dtype=torch.long)
+    given.scores = torch.ones(len(boxes))
+    inputs = {"image": torch.from_numpy(resized).float(), "height": height, "width": width}
+    return inputs, given
 
 
 def _joined(content: Any, path: PathLike) -> List[Any]:

@@ -17,6 +17,7 @@ COMMANDS = {
     "train": "seg_every_thing.cli.train",
     "self-train": "seg_every_thing.cli.self_train",
     "demo": "seg_every_thing.cli.demo",
+    "annotate": "seg_every_thing.cli.annotate",
     "quickstart": "seg_every_thing.cli.quickstart",
     "prepare-vg": "seg_every_thing.cli.prepare_vg",
     "align": "seg_every_thing.cli.align",

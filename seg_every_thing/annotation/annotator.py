@@ -1,0 +1,219 @@
+"""Boxes of a data set in, masks out: the stages of a run, each of which survives being killed."""
+
+import logging
+import shutil
+import time
+from typing import Any, Callable, Dict, Optional
+
+from ..data.images import reason_of
+from ..data.pseudo_masks import file_digest
+from ..engine.ranks import launch
+from ..files import check_targets, make_output_dir, printable, read_json
+from .index import Index
+from .index_building import build_index
+from .making import Masker, Work, boxes_of, make_masks, masker_of, read_checked
+from .options import Options
+from .output import category_warnings
+from .provenance import Prints, fingerprints, model_config
+from .results import Results, result_files
+from .training import Budget, TrainedModel, train_model
+from .writing import write_output
+
+logger = logging.getLogger(__name__)
+
+MakeMasker = Callable[[Work, Index], Masker]
+Report = Dict[str, Any]
+
+
+def annotate_file(options: Options, make_masker: MakeMasker = masker_of) -> Report:
+    """Write a data set in which every object has a mask; see :func:`seg_every_thing.annotate`.
+
+    A run that was ended goes on where it was; one that is complete changes nothing.
+
+    Args:
+        options: what and how.
+        make_masker: builds what makes masks, in each process.
+
+    Returns:
+        The report, which is also written; "failed_images" lists images that got no masks.  With
+        ``options.shard`` only those and "images".
+
+    Raises:
+        ValueError: for bad input, or when no image can be used.
+        OSError: when something cannot be written.
+    """
+    check_run(options)
+    prints = fingerprints(options)
+    finished = _finished_report(options, prints)
+    if finished is not None:
+        logger.info("'%s' is complete: nothing to do", printable(options.output))
+        shutil.rmtree(options.work_dir, ignore_errors=True)
+        return finished
+    index = _index(options, prints)
+    try:
+        budget = Budget(options, sum(1 for _ in index.images()))
+        model = _model(options, index, prints, budget, make_masker)
+        failures = _make(options, index, model, make_masker)
+        if options.shard is not None:
+            return {"images": index.counts["images"], "failed_images": failures}
+        report = write_output(options, index, model, prints, failures)
+    finally:
+        index.close()
+    shutil.rmtree(options.work_dir)
+    return report
+
+
+def check_run(options: Options) -> None:
+    """What can be known at the start: nothing is written over, and what is read is there.
+
+    Raises:
+        ValueError: naming what is wrong.
+    """
+    if not options.image_root.is_dir():
+        raise ValueError(f"the image folder '{printable(options.image_root)}' does not exist")
+    if not options.annotations.is_file():
+        name = printable(options.annotations)
+        raise ValueError(f"the annotation file '{name}' does not exist")
+    weights = dict(zip(options.opts[::2], options.opts[1::2])).get("MODEL.WEIGHTS")
+    check_targets(
+        [options.annotations, options.config_file, weights],
+        [options.output, options.report_file, options.work_dir / "output.json"],
+        [options.work_dir],
+    )
+
+
+def dry_run(options: Options) -> Report:
+    """What a run would do, without doing it: "counts", "failed_images" and "warnings".
+
+    Raises:
+        ValueError: for bad input.
+    """
+    check_run(options)
+    cfg = model_config(options)
+    folder = make_output_dir(options.work_dir.with_name(f".{options.work_dir.name}.dry"))
+    try:
+        on_bad = cfg.DATASETS.ON_BAD_ANNOTATION
+        build_index(folder / "index.sqlite", options, on_bad, {}).log()
+        index = Index(folder / "index.sqlite")
+        failures = {}
+        for image in index.images():
+            try:
+                read_checked(image, options.image_root)
+            except (OSError, ValueError) as e:
+                failures[image.file_name] = reason_of(e)
+        found = {
+            "counts": index.counts,
+            "model": "trained" if options.is_trained else "to be trained on these data",
+            "failed_images": failures,
+            "warnings": category_warnings(index.categories),
+        }
+        index.close()
+    finally:
+        shutil.rmtree(folder)
+    return found
+
+
+def _finished_report(options: Options, prints: Prints) -> Optional[Report]:
+    """The report of an output that is what this run would write; None where there is no output.
+
+    Raises:
+        ValueError: when the output is not this program's, or was changed.
+    """
+    if not options.output.exists():
+        return None
+    report = {}
+    if options.report_file.exists():
+        report = read_json(options.report_file)
+    if not isinstance(report, dict) or report.get("sha256") != file_digest(options.output):
+        raise ValueError(
+            f"'{printable(options.output)}' exists, and was not written by annotate or was changed "
+            f"since: give another --output, or remove it"
+        )
+    if report.get("fingerprint") == prints.file:
+        return report
+    logger.info("'%s' is of other options: it is replaced", printable(options.output))
+    return None
+
+
+def _index(options: Options, prints: Prints) -> Index:
+    """That of a run that goes on, or a new one."""
+    folder = make_output_dir(options.work_dir)
+    path = folder / "index.sqlite"
+    if path.exists():
+        index = Index(path)
+        if index.meta["fingerprint"] != prints.masks:
+            raise ValueError(
+                f"'{printable(folder)}' holds unfinished work on other data, with another model or "
+                f"other options: finish that, or remove the folder"
+            )
+        logger.info("Going on with the unfinished run in '%s'", printable(folder))
+    else:
+        build_index(path, options, prints.on_bad, {"fingerprint": prints.masks}).log()
+        index = Index(path)
+    for warning in category_warnings(index.categories):
+        logger.warning("%s", warning)
+    counts = index.counts
+    logger.info(
+        "%d images with %d annotations: %d objects get a mask; %d have one (%d are held out to "
+        "compare with); %d crowds are left as they are",
+        *(counts["images"], counts["annotations"], counts["wanted"], counts["with_masks"]),
+        *(counts["held_out"], counts["crowds"]),
+    )
+    if not counts["held_out"]:
+        logger.warning(
+            "No mask is held out%s: the quality of the masks is not measured, and their scores are "
+            "not calibrated",
+            "" if counts["with_masks"] else ", as the data have none",
+        )
+    return index
+
+
+# --- making -------------------------------------------------------------------------------------
+
+
+def _model(
+    options: Options,
+    index: Index,
+    prints: Prints,
+    budget: Budget,
+    make_masker: MakeMasker,
+) -> TrainedModel:
+    if options.is_trained:
+        return TrainedModel(str(options.config_file), options.opts)
+
+    def seconds_an_image(model: TrainedModel) -> float:
+        work = Work(options, index.path, model, 0, make_masker)
+        masker = make_masker(work, index)
+        times = []
+        for image, _ in zip(index.images(), range(5)):
+            start = time.perf_counter()
+            objects = index.objects(image.number)
+            try:
+                pixels = read_checked(image, options.image_root)
+            except (OSError, ValueError):
+                continue
+            masker(pixels, boxes_of(objects), [x.category for x in objects])
+            times.append(time.perf_counter() - start)
+        return sorted(times)[len(times) // 2] if times else 0.0
+
+    return train_model(options, index, prints.masks, budget, seconds_an_image)
+
+
+def _make(
+    options: Options, index: Index, model: TrainedModel, make_masker: MakeMasker
+) -> Dict[str, str]:
+    """Make what is missing; returns failures by file name."""
+    attempt = 1 + max(
+        (int(path.stem.split("-")[-2]) for path in result_files(options.work_dir)), default=0
+    )
+    work = Work(options, index.path, model, attempt, make_masker)
+    launch(make_masks, options.num_gpus, args=(work,))
+    results = Results(result_files(options.work_dir))
+    failures = {index.image(n).file_name: why for n, why in results.failures().items()}
+    part = work.parts()
+    if failures and not any(results.is_done(image.number) for image in index.images(*part)):
+        raise ValueError(
+            f"no image can be used: {next(iter(failures.values()))} (and {len(failures) - 1} more)"
+        )
+    results.close()
+    return failures

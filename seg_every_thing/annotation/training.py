@@ -1,0 +1,232 @@
+"""Training a model on the very data that it is to annotate."""
+
+import json
+import logging
+import time
+from pathlib import Path
+from typing import Any, Dict, Iterator, List, NamedTuple, Set, Tuple
+
+from detectron2.config import CfgNode
+
+from ..config import load_config
+from ..data.images import check_image_size, read_image, reason_of
+from ..data.json_stream import MemberWriter, encode
+from ..engine.launch import own_data_options
+from ..engine.self_training import self_train, train_or_reuse
+from ..engine.trainer import Trainer
+from ..files import check_targets, make_output_dir, read_json, write_json, written_atomically
+from .formats import coco
+from .index import Index
+from .index_building import with_mask_of_crowd
+from .options import DEFAULT_CONFIG, Options
+
+logger = logging.getLogger(__name__)
+
+MOST_IMAGES = 5000
+"""That a model trains on: more would not fit into minutes, nor into memory."""
+_TRIAL = 15  # iterations whose time is measured
+_FEWEST_ITERATIONS, _MOST_TIMES = 50, 10  # for --minutes; as often as the config's MAX_ITER
+_OBJECTS_A_BATCH = 20
+
+
+class TrainedModel(NamedTuple):
+    """What builds a trained model."""
+
+    config_file: str
+    opts: Tuple[Any, ...]
+
+
+class Budget:
+    """The time that ``--minutes`` leaves for training."""
+
+    def __init__(self, options: Options, images: int) -> None:
+        """
+        Args:
+            options: of the run, which begins now.
+            images: to annotate.
+        """
+        self.end = None if options.minutes is None else time.monotonic() + 60 * options.minutes
+        self._images = images / options.num_gpus
+        self._models = options.rounds + 1
+
+    def iterations(self, seconds_each: float, seconds_an_image: float, default: int) -> int:
+        """How long to train.
+
+        Args:
+            seconds_each: of an iteration.
+            seconds_an_image: to annotate; each round of self-training does so, too.
+            default: the config's SOLVER.MAX_ITER.
+        """
+        if self.end is None:
+            return default
+        left = self.end - time.monotonic() - self._models * self._images * seconds_an_image
+        count = int(0.9 * left / self._models / seconds_each)
+        if count < _FEWEST_ITERATIONS:
+            logger.warning(
+                "--minutes leaves time for %d iterations of training: the least is %d, so it takes "
+                "longer",
+                *(max(count, 0), _FEWEST_ITERATIONS),
+            )
+        return min(max(count, _FEWEST_ITERATIONS), _MOST_TIMES * default)
+
+
+def training_config(options: Options) -> CfgNode:
+    """The config of the model that is to be trained; what it needs is there.
+
+    Raises:
+        ValueError: for a bad config, or when a package is missing that it needs.
+    """
+    cfg = load_config(options.config_file or DEFAULT_CONFIG, list(options.opts))
+    if not cfg.MODEL.MASK_ON:
+        raise ValueError(f"'{options.config_file}' has no masks: set MODEL.MASK_ON True")
+    Trainer.build_model(cfg)
+    return cfg
+
+
+def train_model(
+    options: Options, index: Index, fingerprint: str, budget: Budget, seconds_an_image: Any
+) -> TrainedModel:
+    """Train, or go on, or take what is trained already for the same data and options.
+
+    Args:
+        options: of the run.
+        index: of the input.
+        fingerprint: of what decides the outcome.
+        budget: of time.
+        seconds_an_image: function of a :class:`TrainedModel`.
+
+    Raises:
+        ValueError: when the folder of the model holds another one, or there is nothing to train on.
+        OSError: when it cannot be written.
+    """
+    folder = make_output_dir(options.model_dir)
+    started = folder / "annotate.json"
+    if not started.exists() and any(folder.iterdir()):
+        raise ValueError(f"'{folder}' holds other files: remove it, or give another --output")
+    if started.exists() and read_json(started) != {"fingerprint": fingerprint}:
+        raise ValueError(
+            f"'{folder}' holds a model for other data or options: remove it, or give another "
+            f"--output, or use that model with --config-file and --opts MODEL.WEIGHTS"
+        )
+    write_json(started, {"fingerprint": fingerprint})
+    train_json = folder / "train.json"
+    config_file = options.config_file or DEFAULT_CONFIG
+    if not train_json.exists():
+        objects = write_training_file(train_json, options, index)
+        write_json(folder / "objects.json", objects)
+    opts = [
+        *own_data_options(train_json, options.image_root),
+        *_defaults(options, read_json(folder / "objects.json")),
+        *options.opts,
+    ]
+    plan = folder / "plan.json"
+    if not plan.exists():
+        write_json(
+            plan, {"iterations": _plan(options, config_file, opts, budget, seconds_an_image)}
+        )
+    iterations = read_json(plan)["iterations"]
+    opts += ["SOLVER.MAX_ITER", iterations]
+    opts += ["SOLVER.CHECKPOINT_PERIOD", max(iterations // 8, 10)]
+    logger.info("Training for %d iterations in '%s'", iterations, folder)
+    if options.rounds:
+        rounds = self_train(config_file, options.rounds, folder, opts, options.num_gpus)["rounds"]
+        weights = rounds[-1]["weights"]
+    else:
+        record = train_or_reuse(config_file, opts, folder / "model", options.num_gpus)
+        weights = record["weights"]
+    return TrainedModel(str(Path(weights).parent / "config.yaml"), ("MODEL.WEIGHTS", weights))
+
+
+def _defaults(options: Options, objects: Dict[str, int]) -> List[Any]:
+    """What suits the data, where the user does not say otherwise."""
+    an_image = max(objects["objects"] / max(objects["images"], 1), 1.0)
+    batch = min(max(round(_OBJECTS_A_BATCH / min(an_image, 8)), 2), 8)
+    return ["SEED", 0, "SOLVER.IMS_PER_BATCH", max(batch, options.num_gpus)]
+
+
+def _plan(
+    options: Options, config_file: str, opts: List[Any], budget: Budget, seconds_an_image: Any
+) -> int:
+    default = load_config(config_file, opts).SOLVER.MAX_ITER
+    if budget.end is None:
+        return default
+    folder = options.work_dir / "trial"
+    trial = [*opts, "SOLVER.MAX_ITER", _TRIAL, "SOLVER.CHECKPOINT_PERIOD", 10 * _TRIAL]
+    weights = train_or_reuse(config_file, trial, folder, options.num_gpus)["weights"]
+    rows = (folder / "metrics.json").read_text(encoding="utf-8").splitlines()
+    seconds = next(r["time"] for r in map(json.loads, reversed(rows)) if "time" in r)
+    model = TrainedModel(str(folder / "config.yaml"), ("MODEL.WEIGHTS", weights))
+    return budget.iterations(seconds, seconds_an_image(model), default)
+
+
+def write_training_file(path: Path, options: Options, index: Index) -> Dict[str, int]:
+    """Write what a model trains on: readable images, and no mask that is held out.
+
+    Ids become numbers from 1.
+
+    Returns:
+        Counts of "images" and "objects".
+
+    Raises:
+        ValueError: when no image can be used.
+        OSError: when the file cannot be written.
+    """
+    check_targets([options.annotations], [path])
+    numbers: Dict[str, int] = {}
+    categories = {encode(i): number for number, i in enumerate(index.categories, 1)}
+    counts = {"images": 0, "objects": 0}
+    with written_atomically(path) as f:
+        writer = MemberWriter(f)
+        names = enumerate(index.categories.values(), 1)
+        writer.put("categories", [{"id": i, "name": name} for i, name in names])
+        writer.start_list("images")
+        for image in _usable_images(options, index):
+            counts["images"] += 1
+            numbers[encode(image["id"])] = counts["images"]
+            writer.extend([encode({**image, "id": counts["images"]})])
+        if not counts["images"]:
+            raise ValueError(f"no image of '{options.annotations}' can be used for training")
+        writer.start_list("annotations")
+        for annotation in _training_annotations(options, index.held_out()):
+            image_number = numbers.get(encode(annotation.get("image_id")))
+            category = categories.get(encode(annotation.get("category_id")))
+            if image_number is not None and category is not None:
+                counts["objects"] += 1
+                ids = {"id": counts["objects"], "image_id": image_number, "category_id": category}
+                writer.extend([encode({**annotation, **ids})])
+        writer.finish()
+    return counts
+
+
+def _usable_images(options: Options, index: Index) -> Iterator[Dict[str, Any]]:
+    left_out = 0
+    for image in index.training_images(MOST_IMAGES):
+        path = options.image_root / image.file_name
+        record = {"id": image.id, "file_name": image.file_name}
+        record.update(height=image.height, width=image.width)
+        try:
+            check_image_size({**record, "file_name": str(path)}, read_image(path))
+        except (OSError, ValueError) as e:
+            left_out += 1
+            if left_out <= 3:
+                logger.warning("Not trained on: %s", reason_of(e))
+            continue
+        yield record
+    if left_out > 3:
+        logger.warning("Not trained on: %d images in all", left_out)
+
+
+def _training_annotations(options: Options, held_out: Set[int]) -> Iterator[Dict[str, Any]]:
+    annotations = (v for k, v in coco.read_boxes(options.annotations) if k == "annotations")
+    for number, annotation in enumerate(annotations):
+        if not isinstance(annotation, dict):
+            continue
+        if options.crowd_rle_is_mask:
+            annotation = with_mask_of_crowd(annotation)
+        kept = {k: v for k, v in annotation.items() if k in _KEYS}
+        if number in held_out:
+            kept.pop("segmentation", None)
+        yield kept
+
+
+_KEYS = ("image_id", "category_id", "bbox", "segmentation", "iscrowd", "area")

@@ -1,0 +1,168 @@
+"""The end of a run: the data set with its masks, the report, the page for its review."""
+
+import logging
+import os
+from typing import Any, Dict, Iterator
+
+from tabulate import tabulate
+
+from ..data.pseudo_masks import file_digest
+from ..files import printable, write_json
+from .expectation import Expectation, expectation_table, plot_reliability
+from .formats import coco
+from .index import Index
+from .options import DEFAULT_CONFIG, Options
+from .output import Output, category_warnings
+from .provenance import Prints, model_digest
+from .report import Tally
+from .results import Results, result_files
+from .review_items import CropMask, ReviewItem
+from .training import TrainedModel
+from .validation import validate_file
+
+logger = logging.getLogger(__name__)
+
+Report = Dict[str, Any]
+
+
+def write_output(
+    options: Options,
+    index: Index,
+    model: TrainedModel,
+    prints: Prints,
+    failures: Dict[str, str],
+) -> Report:
+    """Write everything, the data set itself last.
+
+    Args:
+        options: of the run.
+        index: of the input.
+        model: that made the masks.
+        prints: of the run.
+        failures: reasons by the name of images that got no masks.
+
+    Returns:
+        The report.
+
+    Raises:
+        OSError: when something cannot be written.
+    """
+    results = Results(result_files(options.work_dir))
+    expectation = Expectation(index, results.compared())
+    score = expectation.fit_score()
+    about = {
+        "version": _version(),
+        "model": {
+            "config": options.config_file or DEFAULT_CONFIG,
+            "trained_on_these_data": not options.is_trained,
+            "sha256": model_digest(options, model),
+        },
+        "source": {"file": options.annotations.name, "sha256": prints.source},
+        "score": "expected IoU" if score.is_calibrated else "certainty, not calibrated",
+        "options": {**options.for_masks(), **options.for_file()},
+    }
+    output = Output(options, index, results, score, about)
+    tally = Tally(index)
+    written = options.work_dir / "output.json"
+    coco.write(written, output.members(tally.add))
+    checked = validate_file(written, index.size_of)
+    if checked["faults"]:
+        raise RuntimeError(f"masks that were written are not valid: {checked['first']}")
+    quality = expectation.as_json(score, tally.scores_by_class, tally.scores_by_size)
+    quality["classes_without_any_mask"] = index.classes_without_masks()
+    report = {
+        "fingerprint": prints.file,
+        "sha256": file_digest(written),
+        "made_by": about,
+        "input": index.counts,
+        "masks": tally.as_json(),
+        "quality": quality,
+        "validation": checked,
+        "warnings": category_warnings(index.categories),
+        "failed_images": failures,
+    }
+    if options.report is not None:
+        # Not imported above: who asks for no page needs none of it.
+        from .review import write_review
+
+        meta = {
+            "title": f"Masks of {options.annotations.name}",
+            "source": report["sha256"],
+            "facts": _facts(report),
+        }
+        write_review(options.report, review_items(options, index, results, output, tally), meta)
+    write_json(options.report_file, report)
+    if quality.get("reliability"):
+        plot_reliability(options.report_file.with_suffix(".png"), quality["reliability"])
+    os.replace(written, options.output)
+    results.close()
+    _log(options, report)
+    return report
+
+
+def review_items(
+    options: Options, index: Index, results: Results, output: Output, tally: Tally
+) -> Iterator[ReviewItem]:
+    """What a page shows: the masks with the lowest scores, in the order of the file."""
+    names = index.categories
+    for number, own_id, _ in sorted(tally.worst(), key=lambda worst: worst[0]):
+        found, image = index.object(number)
+        minimal = {"id": own_id, "bbox": found.box, "category_id": found.category}
+        made = output.make(minimal, number, image, results.get(number))
+        x, y, w, h = found.box
+        yield ReviewItem(
+            annotation_id=own_id,
+            image_id=image.id,
+            file_name=image.file_name,
+            image_path=options.image_root / image.file_name,
+            class_name=names[found.category],
+            box=(x, y, w, h),
+            score=made.score,
+            fill=made.fill,
+            flags=made.flags,
+            mask=CropMask.of(*made.mask),
+        )
+
+
+def _facts(report: Report) -> Dict[str, str]:
+    """What the page says of the run."""
+    quality, expected = report["quality"], report["quality"].get("expected_mean_IoU")
+    return {
+        "Masks made": str(report["masks"]["made"]),
+        "Expected mean IoU": "not known" if expected is None else f"{expected:.1f} %",
+        "Score": report["made_by"]["score"],
+        "Held out": f"{quality.get('held_out_masks', 0)} masks",
+    }
+
+
+def _version() -> str:
+    from .. import __version__  # which imports this module
+
+    return __version__
+
+
+def _log(options: Options, report: Report) -> None:
+    masks, quality = report["masks"], report["quality"]
+    rows = [[k.replace("_", " "), v] for k, v in masks.items() if isinstance(v, int)]
+    logger.info("Masks:\n%s", tabulate(rows, tablefmt="pipe"))
+    if not quality["measured"]:
+        logger.warning("Quality is not measured: %s", quality["reason"])
+    else:
+        logger.info("Quality (mean IoU in percent):\n%s", expectation_table(quality))
+        if quality["expected_mean_IoU"] is not None:
+            logger.info(
+                "Expected mean IoU of the masks that were made: %.1f; of the %d that were held out "
+                "it is %.1f",
+                *(quality["expected_mean_IoU"], quality["held_out_masks"]),
+                quality["held_out_mean_IoU"],
+            )
+    if report["failed_images"]:
+        first = list(report["failed_images"].items())[:5]
+        logger.warning(
+            "%d images have no masks: %s",
+            *(len(report["failed_images"]), "; ".join(why for _, why in first)),
+        )
+    logger.info(
+        "'%s' is written, %d masks were made; report: '%s'",
+        *(printable(options.output), masks["made"], printable(options.report_file)),
+    )

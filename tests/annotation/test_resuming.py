@@ -1,0 +1,171 @@
+"""Runs that are killed, one after the other, end with the bytes of one that is not."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any, List
+
+import numpy as np
+import pytest
+from annotating import (
+    annotated,
+    masks_are_ellipses,
+    options_for,
+    report_of,
+    write_data,
+)
+
+from seg_every_thing.annotation.annotator import annotate_file
+from seg_every_thing.annotation.index import Index
+from seg_every_thing.annotation.making import Masker, Work
+from seg_every_thing.annotation.masker import MadeMask
+
+SCRIPT = """
+import sys
+from pathlib import Path
+from annotating import options_for
+from seg_every_thing.annotation.annotator import annotate_file
+from test_resuming import slow
+annotate_file(options_for(Path(sys.argv[1]), output=Path(sys.argv[2])), slow)
+"""
+
+
+def slow(work: Work, index: Index) -> Masker:
+    """A model that takes a while, so that a run can be killed in the midst of it."""
+
+    def make(image: np.ndarray, boxes: np.ndarray, categories: Any) -> List[MadeMask]:
+        time.sleep(0.02)
+        return masks_are_ellipses(work, index)(image, boxes, categories)
+
+    return make
+
+
+def data(folder: Path, images: int = 60) -> Path:
+    rng = np.random.default_rng(1)
+    boxes = (
+        np.r_[rng.uniform(0, 30, 2), rng.uniform(4, 18, 2)].tolist() for _ in range(3 * images)
+    )
+    return write_data(folder, [[{"bbox": next(boxes)} for _ in range(3)] for _ in range(images)])
+
+
+def test_killed_runs_end_with_the_same_bytes(tmp_path: Path) -> None:
+    path = data(tmp_path / "d")
+    whole, killed = path.parent / "whole.json", path.parent / "killed.json"
+    annotate_file(options_for(path, output=whole), masks_are_ellipses)
+    here = Path(__file__).parent
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, (here, here.parent, *sys.path)))}
+    work = path.parent / "killed.json.part"
+    kills = 0
+    for wait in (0.0, 0.7):
+        process = subprocess.Popen([sys.executable, "-c", SCRIPT, str(path), str(killed)], env=env)
+        while not list(work.glob("masks-*.sqlite")) and process.poll() is None:
+            time.sleep(0.02)
+        time.sleep(wait)
+        process.send_signal(signal.SIGKILL)
+        kills += process.wait() == -signal.SIGKILL
+        assert not killed.exists() or process.returncode == 0
+    assert kills
+    assert path.read_bytes()
+    annotate_file(options_for(path, output=killed), masks_are_ellipses)
+    assert killed.read_bytes() == whole.read_bytes()
+    assert not work.exists()
+
+
+class EndedError(Exception):
+    """Stands in for a kill at a chosen moment."""
+
+
+def test_what_is_finished_is_not_made_again(tmp_path: Path) -> None:
+    path = data(tmp_path / "d", images=6)
+    seen: List[int] = []
+
+    def until_four(work: Work, index: Index) -> Masker:
+        def make(image: np.ndarray, boxes: np.ndarray, categories: Any) -> List[MadeMask]:
+            if len(seen) == 4:
+                raise EndedError
+            seen.append(1)
+            return masks_are_ellipses(work, index)(image, boxes, categories)
+
+        return make
+
+    with pytest.raises(EndedError):
+        annotated(path, until_four)
+    seen.clear()
+    annotated(path, until_four)  # two images are left
+    assert len(seen) == 2
+    whole = path.parent / "whole.json"
+    annotated(path, output=whole)
+    assert whole.read_bytes() == (path.parent / "out.json").read_bytes()
+
+
+def test_unfinished_work_of_another_kind_is_not_mixed_in(tmp_path: Path) -> None:
+    path = data(tmp_path / "d", images=2)
+
+    def fail(work: Work, index: Index) -> Masker:
+        raise EndedError
+
+    with pytest.raises(EndedError):
+        annotated(path, fail)
+    with pytest.raises(ValueError, match=r"out\.json\.part' holds unfinished work"):
+        annotated(path, overwrite=True)
+    assert annotated(path, format="polygon")["annotations"][0]["segmentation"][0][0] >= 0
+
+
+def test_failures_of_a_killed_run_are_tried_again(tmp_path: Path) -> None:
+    path = data(tmp_path / "d", images=3)
+    image = path.parent / "images" / "2.png"
+    pixels = image.read_bytes()
+    image.write_bytes(b"")
+
+    def once(work: Work, index: Index) -> Masker:
+        def make(image: np.ndarray, boxes: np.ndarray, categories: Any) -> List[MadeMask]:
+            made.append(1)
+            if len(made) == 2:
+                raise EndedError
+            return masks_are_ellipses(work, index)(image, boxes, categories)
+
+        return make
+
+    made: List[int] = []
+    with pytest.raises(EndedError):
+        annotated(path, once)
+    image.write_bytes(pixels)
+    annotated(path)
+    assert not report_of(path)["failed_images"]
+
+
+def test_other_options_write_the_file_anew(tmp_path: Path) -> None:
+    path = data(tmp_path / "d", images=2)
+    assert isinstance(annotated(path)["annotations"][0]["segmentation"], dict)
+    assert isinstance(annotated(path, format="polygon")["annotations"][0]["segmentation"], list)
+
+
+def test_an_output_that_was_edited_is_not_replaced(tmp_path: Path) -> None:
+    path = data(tmp_path / "d", images=2)
+    annotated(path)
+    out = path.parent / "out.json"
+    out.write_text(out.read_text() + "\n")
+    with pytest.raises(ValueError, match="was changed since"):
+        annotated(path)
+
+
+@pytest.mark.parametrize("num_gpus", [1, 2])
+def test_shards_and_processes_merge_in_order(num_gpus: int, tmp_path: Path) -> None:
+    path = data(tmp_path / "d", images=7)
+    annotated(path, output=path.parent / "whole.json")
+    if num_gpus == 1:
+        for i in (2, 1, 3):
+            report = annotate_file(options_for(path, shard=(i, 3)), masks_are_ellipses)
+            assert not report["failed_images"]
+            assert not (path.parent / "out.json").exists()
+
+        def fail(work: Work, index: Index) -> Masker:
+            raise AssertionError("an image was left")
+
+        annotated(path, fail)
+    else:
+        annotated(path, num_gpus=2)
+    assert (path.parent / "out.json").read_bytes() == (path.parent / "whole.json").read_bytes()
