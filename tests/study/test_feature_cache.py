@@ -1,18 +1,24 @@
 """Training on cached features is training, only faster."""
 
-import os
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, List
 
 import pytest
 import torch
 from detectron2.checkpoint import DetectionCheckpointer
+from detectron2.structures import ImageList
 from detectron2.utils.env import seed_all_rng
 from full_disk import full_disk
 from helpers import shapes_config
 
 from seg_every_thing import Trainer
-from seg_every_thing.study.running.feature_cache import CachedFeaturesModel, FeatureCache, image_key
+from seg_every_thing.study.running.feature_cache import (
+    CachedFeaturesModel,
+    FeatureCache,
+    image_key,
+    write_feature_cache,
+)
 from seg_every_thing.study.running.stages import cache_features, features_complete
 
 STEPS = 50
@@ -135,30 +141,50 @@ def test_an_image_that_is_not_cached_is_named(detector: Path, tmp_path: Path) ->
         model.train()(next(iter(trainer_data)))
 
 
-def test_a_full_disk_leaves_no_half_of_a_cache(
-    detector: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_full_disk_leaves_no_half_of_a_cache(detector: Path, tmp_path: Path) -> None:
     cfg = shapes_config("maskx", tmp_path / "row", "MODEL.WEIGHTS", str(detector))
-    failing = pytest.raises(OSError, match=r"cannot write '.*proposal_boxes\.npy': No space left")
-    with full_disk(1000), failing:
-        cache_features(cfg, tmp_path / "cache")
-    assert not list(tmp_path.rglob("*.npy")) and not features_complete(tmp_path / "cache")
-
-    def no_room(descriptor: int, offset: int, size: int) -> None:
-        assert size > 1000 and os.fstat(descriptor).st_size == size
-        raise OSError(28, "No space left on device")
-
-    # Of memory-mapped files only this asks for room before they are written to.
-    monkeypatch.setattr(os, "posix_fallocate", no_room)
-    with pytest.raises(OSError, match=r"cannot write '.*p2\.npy': No space left on device"):
-        cache_features(cfg, tmp_path / "cache")
-    assert not list(tmp_path.rglob("*.npy")) and not features_complete(tmp_path / "cache")
+    cache_features(cfg, tmp_path / "whole")
+    features = sum(f.stat().st_size for f in (tmp_path / "whole" / "train").glob("*.f32"))
+    cache = tmp_path / "cache"
+    for room, file in ((1000, r"p\d\.f32"), (features + 10, r"proposal_boxes\.npy")):
+        message = rf"cannot write '.*{file}': No space left on device"
+        with full_disk(room), pytest.raises(OSError, match=message):
+            cache_features(cfg, cache)
+        assert not [f for f in cache.rglob("*") if f.is_file()] and not features_complete(cache)
 
 
 def test_an_incomplete_cache_is_refused(tmp_path: Path) -> None:
     assert not FeatureCache.is_complete(tmp_path)
     with pytest.raises(ValueError, match="index.json"):
         FeatureCache(tmp_path)
+
+
+def test_images_of_several_sizes_are_padded_to_the_largest(tmp_path: Path) -> None:
+    class Body(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> Any:
+            return {"p2": x[:, :1, ::4, ::4], "p3": x[:, :, ::8, ::8]}
+
+    heads = SimpleNamespace(box_in_features=[], mask_in_features=["p2", "p3"])
+
+    class Model(torch.nn.Module):
+        proposal_generator = None
+        roi_heads = heads
+        backbone = Body()
+
+        def preprocess_image(self, batch: Any) -> ImageList:
+            return ImageList.from_tensors([x["image"] for x in batch])
+
+    sizes = [(16, 24), (24, 16), (16, 24)]
+    samples = [{"image": torch.rand(3, *size)} for size in sizes]
+    write_feature_cache(Model(), samples, tmp_path / "cache")
+    images = ImageList.from_tensors([x["image"] for x in samples[:2]])
+    features, instances = FeatureCache(tmp_path / "cache").lookup(samples[:2], images)
+    assert features["p2"].shape == (2, 1, 6, 6) and features["p3"].shape == (2, 3, 3, 3)
+    first, second = (x["image"] for x in samples[:2])
+    torch.testing.assert_close(features["p2"][0, :, :4, :6], first[:1, ::4, ::4])
+    torch.testing.assert_close(features["p3"][1, :, :3, :2], second[:, ::8, ::8])
+    assert not features["p2"][0, :, 4:].any() and not features["p3"][1, :, :, 2:].any()
+    assert [len(x) for x in instances] == [0, 0]
 
 
 def test_keys_depend_on_pixels_and_shape() -> None:

@@ -13,6 +13,12 @@ from seg_every_thing.study.definitions.table import Table
 from seg_every_thing.study.reporting.results import gap_closed, metrics_of, runs_of, spread
 from seg_every_thing.study.reporting.tables import given_boxes_table
 from seg_every_thing.study.running.commands import command_of
+from seg_every_thing.study.running.feature_cache import FeatureCache
+from seg_every_thing.study.running.given_boxes import (
+    body_cache_name,
+    cache_body,
+    train_given_boxes,
+)
 from seg_every_thing.study.running.runner import Run, StudyRunner
 
 
@@ -84,17 +90,34 @@ def _nothing() -> None:
 def test_rows_train_and_are_evaluated_at_both_thresholds(
     small_suite: Suite, tmp_path: Path
 ) -> None:
-    from seg_every_thing.study.running.stages import train_given_boxes
-
     runner = StudyRunner(small_suite, tmp_path / "out", _nothing, [str(x) for x in TINY])
     found = {}
-    for row in (p.BEST, p.BOXES_ALONE, p.FILLED_BOX):
+    for row in (p.BEST, p.BOXES_ALONE, p.FILLED_BOX, p.SELF_1):
         run = Run(row, "shapes_A", 0)
         assert runner.completed(run) is None
         record = train_given_boxes(runner._fresh(run), row)
         assert runner.completed(run) == record
         found[row.name] = record["metrics"]
     assert found["filled_box"]["given/mIoU_B"] > 10
-    for name in ("b2m_best", "b2m_boxes_alone"):
+    for name in ("b2m_best", "b2m_boxes_alone", "b2m_self_1"):
         assert {"given/mIoU_B", "given_fit/mIoU_B", "given/boundary_IoU_A"} <= set(found[name])
     assert SUITES["voc"] is VOC
+
+
+def test_features_of_a_frozen_body_are_computed_once_and_for_both_sides(
+    small_suite: Suite, tmp_path: Path
+) -> None:
+    runner = StudyRunner(small_suite, tmp_path / "out", _nothing, [str(x) for x in TINY])
+    run = Run(p.BEST, "shapes_A", 0)
+    cfg = runner.config(run)
+    cache = tmp_path / body_cache_name(cfg)
+    cache_body(cfg, cache)
+    assert len(FeatureCache(cache / "train")) == 2 * 12  # and none of them is its own mirror image
+    assert len(FeatureCache(cache / "test")) == 6
+    plain = train_given_boxes(runner._fresh(run), p.BEST)["metrics"]
+    cached = train_given_boxes(runner._fresh(run), p.BEST, cache)["metrics"]
+    assert cached == pytest.approx(plain, abs=0.5)
+    names = [job.name for job in runner._jobs([], [run, Run(p.AGNOSTIC, "shapes_A", 0)], {})]
+    assert names == [body_cache_name(cfg), run.name, Run(p.AGNOSTIC, "shapes_A", 0).name]
+    other = Run(p.END_TO_END, "shapes_A", 0)
+    assert [job.needs for job in runner._jobs([], [other], {})] == [()]

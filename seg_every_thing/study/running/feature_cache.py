@@ -5,11 +5,13 @@ output for the same image in each epoch and each row.  Images are recognised by 
 data loading, order and augmentation stay those of training without the cache, and so do the losses.
 """
 
+import contextlib
+import itertools
 import logging
-import os
+import math
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any, Callable, Dict, List, Optional, Tuple, Union
+from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple, Union
 
 import numpy as np
 import torch
@@ -17,7 +19,7 @@ from detectron2.modeling import GeneralizedRCNN
 from detectron2.structures import Boxes, ImageList, Instances
 from torch import nn
 
-from ...files import make_output_dir, read_json, write_array, write_json
+from ...files import make_output_dir, read_json, write_array, write_json, written_atomically
 
 logger = logging.getLogger(__name__)
 
@@ -35,11 +37,11 @@ def image_key(image: torch.Tensor) -> str:
 
 
 class FeatureCache:
-    """FPN features, and instances (proposals or detections), of images of one size.
+    """Features, and instances (proposals or detections), of images of any size.
 
     Files of a folder, memory-mapped: ``index.json`` (written last, so its presence means
-    completeness), a ``<level>.npy`` for each feature level, a ``<field>.npy`` for each field of the
-    instances.
+    completeness), a ``<level>.f32`` for each feature level, with the values of one image behind
+    those of the other, and a ``<field>.npy`` for each field of the instances.
     """
 
     def __init__(self, folder: Union[str, Path]) -> None:
@@ -54,8 +56,13 @@ class FeatureCache:
         index = read_json(folder / _INDEX)
         self._positions: Dict[str, int] = {key: i for i, key in enumerate(index["keys"])}
         self._counts: List[int] = index["counts"]
-        self._levels = _open(folder, index["levels"])
-        self._fields = _open(folder, index["fields"])
+        self._levels = {
+            name: _Ragged(folder / f"{name}.f32", shapes)
+            for name, shapes in index["levels"].items()
+        }
+        self._fields = {
+            name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in index["fields"]
+        }
 
     def __len__(self) -> int:
         return len(self._positions)
@@ -69,6 +76,8 @@ class FeatureCache:
         self, batch: List[Sample], images: ImageList
     ) -> Tuple[Dict[str, torch.Tensor], List[Instances]]:
         """Features (N, C, H, W) by level, and instances, of a batch of N samples.
+
+        Where images differ in size, the features of the smaller ones are padded with zeros.
 
         Raises:
             KeyError: when an image is not in the cache.
@@ -84,10 +93,7 @@ class FeatureCache:
                 )
             rows.append(self._positions[key])
         device = images.tensor.device
-        features = {
-            name: torch.from_numpy(np.stack([level[i] for i in rows])).to(device)
-            for name, level in self._levels.items()
-        }
+        features = {name: level.batch(rows).to(device) for name, level in self._levels.items()}
         return features, [
             self._instances(i, size, device) for i, size in zip(rows, images.image_sizes)
         ]
@@ -100,8 +106,22 @@ class FeatureCache:
         return instances
 
 
-def _open(folder: Path, names: List[str]) -> Dict[str, np.ndarray]:
-    return {name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in names}
+class _Ragged:
+    """Arrays (C, H, W) of one level, each of its own size, in one file."""
+
+    def __init__(self, path: Path, shapes: Sequence[Sequence[int]]) -> None:
+        self._shapes = [tuple(shape) for shape in shapes]
+        self._ends = np.cumsum([0, *(math.prod(shape) for shape in self._shapes)])
+        self._values: np.ndarray = np.memmap(path, np.float32, mode="r")
+
+    def batch(self, rows: Sequence[int]) -> torch.Tensor:
+        """Some of them as (N, C, H, W), with zeros to the right and below."""
+        shapes = np.array([self._shapes[i] for i in rows])
+        padded = np.zeros((len(rows), *shapes.max(0)), np.float32)
+        for target, i in zip(padded, rows):
+            values = self._values[self._ends[i] : self._ends[i + 1]].reshape(self._shapes[i])
+            target[:, : values.shape[1], : values.shape[2]] = values
+        return torch.from_numpy(padded)
 
 
 def proposals_of(model: nn.Module, images: ImageList, features: Any) -> List[Instances]:
@@ -125,29 +145,25 @@ def write_feature_cache(
     instances_of: Callable[..., List[Instances]] = proposals_of,
     batch_size: int = 8,
 ) -> None:
-    """Run a frozen detector over images of one size and keep what it gives.
+    """Run a frozen detector over images and keep what it gives.
 
     Args:
         model: ``GeneralizedRCNN`` or ``BoxToMask`` after :func:`seg_every_thing.freeze_detector`.
         samples: mapped samples with "image"; equal images are stored once.
         folder: to write; the previous content of the same names is replaced.
         instances_of: :func:`proposals_of` or :func:`detections_of`.
-        batch_size: images a forward pass.
+        batch_size: images a forward pass, if they are of one size: padding, which depends on the
+            rest of a batch, must not reach the features.
 
     Raises:
-        ValueError: when the images differ in size, for then padding, which depends on the rest of a
-            batch, would reach the features.
         OSError: when the disk has no room; nothing is left then.
     """
-    sizes = {tuple(sample["image"].shape) for sample in samples}
-    if len(sizes) != 1:
-        raise ValueError(f"the feature cache needs images of one size, got {sorted(sizes)[:3]}")
     folder = make_output_dir(folder)
     (folder / _INDEX).unlink(missing_ok=True)
     try:
         _write(model, samples, folder, instances_of, batch_size)
     except BaseException:
-        for path in folder.glob("*.npy"):
+        for path in (*folder.glob("*.npy"), *folder.glob("*.f32")):
             path.unlink()
         raise
 
@@ -160,25 +176,30 @@ def _write(
     batch_size: int,
 ) -> None:
     unique = list({image_key(sample["image"]): sample for sample in samples}.items())
+    unique.sort(key=lambda item: tuple(item[1]["image"].shape))  # stable: of one size, as they came
     heads = model.roi_heads
     level_names = sorted({*heads.box_in_features, *heads.mask_in_features})
-    levels: Dict[str, np.ndarray] = {}
+    shapes: Dict[str, List[Tuple[int, ...]]] = {name: [] for name in level_names}
     found: List[Instances] = []
     was_training = model.training
     model.eval()
-    for start in range(0, len(unique), batch_size):
-        batch = [sample for _, sample in unique[start : start + batch_size]]
-        images = model.preprocess_image(batch)
-        features = model.backbone(images.tensor)
-        found += [x.to("cpu") for x in instances_of(model, images, features)]
-        for name in level_names:
-            values = features[name].cpu().numpy()
-            if name not in levels:
-                shape = (len(unique), *values.shape[1:])
-                levels[name] = _new_memmap(folder / f"{name}.npy", shape)
-            levels[name][start : start + len(batch)] = values
+    with contextlib.ExitStack() as stack:
+        files = {
+            name: stack.enter_context(written_atomically(folder / f"{name}.f32", "wb"))
+            for name in level_names
+        }
+        for _, group in itertools.groupby(unique, key=lambda item: item[1]["image"].shape):
+            of_one_size = [sample for _, sample in group]
+            for start in range(0, len(of_one_size), batch_size):
+                batch = of_one_size[start : start + batch_size]
+                images = model.preprocess_image(batch)
+                features = model.backbone(images.tensor)
+                found += [x.to("cpu") for x in instances_of(model, images, features)]
+                for name, file in files.items():
+                    for values in features[name].cpu().numpy():
+                        shapes[name].append(values.shape)
+                        file.write(np.ascontiguousarray(values).tobytes())
     model.train(was_training)
-    levels.clear()  # which writes the memory-mapped files
     fields = list(found[0].get_fields())
     for name in fields:
         values = [x.get(name) for x in found]
@@ -187,26 +208,11 @@ def _write(
     index = {
         "keys": [key for key, _ in unique],
         "counts": [len(x) for x in found],
-        "levels": level_names,
+        "levels": shapes,
         "fields": fields,
     }
     write_json(folder / _INDEX, index)
     logger.info("Cached the features of %d images in %s", len(unique), folder)
-
-
-def _new_memmap(path: Path, shape: Tuple[int, ...]) -> np.ndarray:
-    """A float32 array in a file that has its space on the disk, where the system can reserve it.
-
-    Without, the first page that the disk has no room for would end the process without a word.
-    """
-    try:
-        array = np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=shape)
-        if hasattr(os, "posix_fallocate"):
-            with open(path, "r+b") as f:
-                os.posix_fallocate(f.fileno(), 0, os.path.getsize(path))
-    except OSError as e:
-        raise OSError(f"cannot write '{path}': {e.strerror or e}") from e
-    return array
 
 
 class CachedFeaturesModel(nn.Module):

@@ -15,14 +15,13 @@ from ..definitions.comparison import check_changes
 from ..definitions.rows import Row
 from ..definitions.suites import Suite
 from .done import finished
+from .given_boxes import body_cache_name, cache_body, given_boxes_parent, train_given_boxes
 from .scheduler import Job, Record, run_jobs
 from .stages import (
     cache_features,
     features_complete,
     fingerprint,
-    given_boxes_parent,
     row_fingerprint,
-    train_given_boxes,
     train_model,
     train_row,
 )
@@ -150,10 +149,10 @@ class StudyRunner:
         """What stands on nothing, detectors first; then, seed by seed, features and rows."""
         alone = [detector for detector in detectors if detector.name not in records]
         alone += [run for run in runs if not run.row.on_detector]
-        jobs = []
+        jobs: List[Job] = []
         for run in alone:
             if run.row.has_sets:
-                jobs.append(self._job(run, train_given_boxes, (self._fresh(run), run.row), ()))
+                jobs += self._given_boxes_jobs(run, [job.name for job in jobs])
             else:
                 jobs.append(self._job(run, train_model, (self._fresh(run),), ()))
         for detector in detectors:
@@ -176,6 +175,18 @@ class StudyRunner:
                     self._job(run, train_row, arguments, (features if cached else detector.name,))
                 )
         return jobs
+
+    def _given_boxes_jobs(self, run: Run, planned: Sequence[str]) -> List[Job]:
+        """A row, and before it the features of its body, unless they are there or planned."""
+        cfg = self._fresh(run)
+        if not (run.row.learns and cfg.MODEL.FREEZE_DETECTOR) or run.row.rounds:
+            return [self._job(run, train_given_boxes, (cfg, run.row), ())]
+        name = body_cache_name(cfg)
+        cache = self.output / name
+        row = self._job(run, train_given_boxes, (cfg, run.row, cache), (name,))
+        if name in planned or features_complete(cache):
+            return [row]
+        return [Job(name, cache_body, (cfg, cache), cache), row]
 
     def _job(
         self, run: Run, function: Callable[..., Record], arguments: Tuple[Any, ...], needs: Any

@@ -27,7 +27,7 @@ class _RememberingMapper:
         return dict(self._samples[key])
 
 
-class _EitherSide:
+class EitherSide:
     """A mapper in which nothing but a horizontal flip is left to chance, with both remembered."""
 
     def __init__(self, mapper: PartialSupervisionMapper) -> None:
@@ -39,10 +39,10 @@ class _EitherSide:
         flipped.augmentations = T.AugmentationList(
             [*mapper.augmentations.augs, T.RandomFlip(prob=1.0)]
         )
-        self._sides = (_RememberingMapper(mapper), _RememberingMapper(flipped))
+        self.sides = (_RememberingMapper(mapper), _RememberingMapper(flipped))
 
     def __call__(self, record: Dict[str, Any]) -> Dict[str, Any]:
-        return self._sides[np.random.randint(2)](record)
+        return self.sides[np.random.randint(2)](record)
 
 
 class StageTrainer(Trainer):
@@ -57,5 +57,5 @@ class StageTrainer(Trainer):
         still = cfg.clone()
         still.defrost()
         still.INPUT.RANDOM_FLIP = "none"
-        kind = _RememberingMapper if cfg.INPUT.RANDOM_FLIP == "none" else _EitherSide
+        kind = _RememberingMapper if cfg.INPUT.RANDOM_FLIP == "none" else EitherSide
         return kind(super().build_mapper(still))

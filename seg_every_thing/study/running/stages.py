@@ -14,7 +14,6 @@ from detectron2.utils.env import seed_all_rng
 from fvcore.nn import weight_init
 
 from ... import __version__
-from ...annotation.baselines import evaluate_reference
 from ...checkpoint.loading import readable_checkpoint
 from ...checkpoint.safe_checkpointer import SafeCheckpointer
 from ...data.dataset_mapper import PartialSupervisionMapper
@@ -22,7 +21,6 @@ from ...engine.freezing import freeze_detector
 from ...engine.semantic_trainer import SemanticTrainer, trainer_class
 from ...engine.trainer import Trainer
 from ...modeling.crf_refinement import with_crf
-from ..definitions.rows import Row
 from .done import DONE, write_done
 from .feature_cache import (
     CachedFeaturesModel,
@@ -77,40 +75,10 @@ def train_model(cfg: CfgNode) -> Dict[str, Any]:
         ``OUTPUT_DIR/done.json``.
     """
     start = time.perf_counter()
-    trainer = _new_trainer(cfg)
+    trainer = new_trainer(cfg)
     trainer.train()
     record = {"fingerprint": fingerprint(cfg)}
-    return _finish(cfg, trainer, record, time.perf_counter() - start)
-
-
-def given_boxes_parent(row: Row) -> str:
-    """What decides a row with given boxes beside its config: its method, its rounds."""
-    return f"{row.stage}:{row.name if not row.learns else ''}:{row.rounds}"
-
-
-def train_given_boxes(cfg: CfgNode, row: Row) -> Dict[str, Any]:
-    """Train masks for given boxes, or run a method that learns nothing, and evaluate.
-
-    Returns:
-        As :func:`train_row`.
-    """
-    start = time.perf_counter()
-    record: Dict[str, Any] = {"fingerprint": row_fingerprint(cfg, given_boxes_parent(row))}
-    if not row.learns:
-        (name,) = cfg.DATASETS.TEST
-        folder = str(Path(cfg.OUTPUT_DIR, "inference", name))
-        found = evaluate_reference(
-            row.name, name, class_split=cfg.TEST.CLASS_SPLIT, output_dir=folder
-        )
-        metrics = {f"given/{key}": value for key, value in found["given"].items()}
-        seconds = {"evaluation": time.perf_counter() - start}
-        record.update(metrics=metrics, seconds=seconds)
-        return write_done(Path(cfg.OUTPUT_DIR), record)
-    trainer = _new_trainer(cfg)
-    record["initial_trunk"] = _draw_initial_trunk(trainer.model, cfg.SEED)
-    seed_all_rng(cfg.SEED)
-    trainer.train()
-    return _finish(cfg, trainer, record, time.perf_counter() - start)
+    return finish_row(cfg, trainer, record, time.perf_counter() - start)
 
 
 def cache_features(cfg: CfgNode, folder: Path) -> Dict[str, Any]:
@@ -161,18 +129,19 @@ def train_row(cfg: CfgNode, cache: Optional[Path], parent: str) -> Dict[str, Any
         ``OUTPUT_DIR/done.json``.
     """
     start = time.perf_counter()
-    trainer = _new_trainer(cfg)
-    initial_trunk = _draw_initial_trunk(trainer.model, cfg.SEED)
+    trainer = new_trainer(cfg)
+    initial_trunk = draw_initial_trunk(trainer.model, cfg.SEED)
     seed_all_rng(cfg.SEED)
     if cache is not None:
         caches = (FeatureCache(cache / part) for part in ("train", "test"))
         trainer.model = with_crf(cfg, CachedFeaturesModel(trainer.model, *caches)).train()
     trainer.train()
     record = {"initial_trunk": initial_trunk, "fingerprint": row_fingerprint(cfg, parent)}
-    return _finish(cfg, trainer, record, time.perf_counter() - start)
+    return finish_row(cfg, trainer, record, time.perf_counter() - start)
 
 
-def _new_trainer(cfg: CfgNode) -> Trainer:
+def new_trainer(cfg: CfgNode) -> Trainer:
+    """A trainer that has loaded its weights, and from here on draws what every row draws."""
     cfg = cfg.clone()
     cfg.defrost()
     cfg.DATASETS.TEST = ()  # evaluation comes after training, and is timed apart
@@ -187,7 +156,7 @@ def _new_trainer(cfg: CfgNode) -> Trainer:
     return trainer
 
 
-def _draw_initial_trunk(model: torch.nn.Module, seed: int) -> str:
+def draw_initial_trunk(model: torch.nn.Module, seed: int) -> str:
     """Give all rows of a seed the same trunk to start from, and return its digest ("" = no trunk).
 
     Predictors of different size would otherwise leave the generator in different states before the
@@ -214,9 +183,10 @@ def _load(model: torch.nn.Module, cfg: CfgNode) -> None:
         SafeCheckpointer(model, require="some").load(cfg.MODEL.WEIGHTS)
 
 
-def _finish(
+def finish_row(
     cfg: CfgNode, trainer: Trainer, record: Dict[str, Any], training_seconds: float
 ) -> Dict[str, Any]:
+    """Evaluate a trained row, and write its record to ``OUTPUT_DIR/done.json``."""
     start = time.perf_counter()
     results = type(trainer).test(cfg, trainer.model)
     record = {

@@ -1,0 +1,98 @@
+"""Rows of masks for given boxes: on a frozen body whose features are computed once, or on none."""
+
+import hashlib
+import os
+import time
+from pathlib import Path
+from typing import Any, Dict, Optional
+
+from detectron2.config import CfgNode
+from detectron2.data import get_detection_dataset_dicts
+from detectron2.utils.env import seed_all_rng
+
+from ...annotation.baselines import evaluate_reference
+from ...engine.self_training import self_train
+from ...files import write_text
+from ...modeling.crf_refinement import with_crf
+from ..definitions.rows import Row
+from .done import write_done
+from .feature_cache import CachedFeaturesModel, FeatureCache, write_feature_cache
+from .stage_trainer import EitherSide
+from .stages import draw_initial_trunk, finish_row, new_trainer, row_fingerprint
+
+
+def given_boxes_parent(row: Row) -> str:
+    """What decides a row with given boxes beside its config: its method, its rounds."""
+    return f"{row.stage}:{row.name if not row.learns else ''}:{row.rounds}"
+
+
+def body_cache_name(cfg: CfgNode) -> str:
+    """Name of the folder with a frozen body's features; rows whose bodies differ have others."""
+    nodes = (cfg.MODEL.BACKBONE, cfg.MODEL.TIMM, cfg.MODEL.RESNETS, cfg.MODEL.FPN, cfg.INPUT)
+    seed = "" if cfg.MODEL.TIMM.WEIGHTS or cfg.MODEL.WEIGHTS else cfg.SEED  # of random weights
+    parts = [node.dump() for node in nodes]
+    parts += [repr((cfg.DATASETS.TRAIN, cfg.DATASETS.TEST, cfg.MODEL.PIXEL_MEAN, seed))]
+    return "features_" + hashlib.sha256("".join(parts).encode()).hexdigest()[:16]
+
+
+def cache_body(cfg: CfgNode, folder: Path) -> Dict[str, Any]:
+    """Run the frozen body of a model over its images, once; over both sides where they are flipped.
+
+    Args:
+        cfg: with ``MODEL.FREEZE_DETECTOR``.
+        folder: gets ``train`` and ``test``.
+
+    Returns:
+        ``{"seconds"}``.
+    """
+    start = time.perf_counter()
+    trainer = new_trainer(cfg)
+    mapper = trainer.build_mapper(cfg)
+    sides = mapper.sides if isinstance(mapper, EitherSide) else (mapper,)
+    dicts = get_detection_dataset_dicts(cfg.DATASETS.TRAIN, filter_empty=False)
+    write_feature_cache(trainer.model, [m(d) for d in dicts for m in sides], folder / "train")
+    (name,) = cfg.DATASETS.TEST
+    samples = [x for batch in trainer.build_test_loader(cfg, name) for x in batch]
+    write_feature_cache(trainer.model, samples, folder / "test")
+    return {"seconds": time.perf_counter() - start}
+
+
+def train_given_boxes(cfg: CfgNode, row: Row, cache: Optional[Path] = None) -> Dict[str, Any]:
+    """Train masks for given boxes, or run a method that learns nothing, and evaluate.
+
+    Args:
+        cfg: of the row.
+        row: what it is.
+        cache: folder of :func:`cache_body`; None = the body runs.
+
+    Returns:
+        As :func:`train_row`.
+    """
+    start = time.perf_counter()
+    record: Dict[str, Any] = {"fingerprint": row_fingerprint(cfg, given_boxes_parent(row))}
+    if not row.learns:
+        (name,) = cfg.DATASETS.TEST
+        folder = os.path.join(cfg.OUTPUT_DIR, "inference", name)
+        found = evaluate_reference(
+            row.name, name, class_split=cfg.TEST.CLASS_SPLIT, output_dir=folder
+        )
+        metrics = {f"given/{key}": value for key, value in found["given"].items()}
+        seconds = {"evaluation": time.perf_counter() - start}
+        record.update(metrics=metrics, seconds=seconds)
+        return write_done(Path(cfg.OUTPUT_DIR), record)
+    if row.rounds:
+        config_file = Path(cfg.OUTPUT_DIR, "row.yaml")
+        write_text(config_file, cfg.dump())
+        rounds = Path(cfg.OUTPUT_DIR, "self_training")
+        models = self_train(str(config_file), row.rounds, rounds, ["DATALOADER.NUM_WORKERS", 0])
+        record["metrics"] = models["rounds"][-1]["metrics"]
+        record["seconds"] = {"total": time.perf_counter() - start}
+        return write_done(Path(cfg.OUTPUT_DIR), record)
+    trainer = new_trainer(cfg)
+    record["initial_trunk"] = draw_initial_trunk(trainer.model, cfg.SEED)
+    seed_all_rng(cfg.SEED)
+    if cache is not None:
+        caches = (FeatureCache(cache / part) for part in ("train", "test"))
+        trainer.model = with_crf(cfg, CachedFeaturesModel(trainer.model, *caches)).train()
+    trainer.train()
+    return finish_row(cfg, trainer, record, time.perf_counter() - start)
