@@ -24,7 +24,10 @@ setup(
         "seg_every_thing.configs",
     ],
     package_dir={"seg_every_thing.configs": "configs"},  # which seg_every_thing.model_zoo finds
-    package_data={"seg_every_thing.configs": ["**/*.yaml"]},
+    package_data={
+        "seg_every_thing.configs": ["**/*.yaml"],
+        "seg_every_thing.annotation": ["review_page/*"],
+    },
     install_requires=[
         "fvcore",
         "ijson>=3.1",
@@ -52,6 +55,7 @@ setup(
             "ruff==0.17.6",
             "mypy==2.4.1",
             "import-linter==2.15",
+            "selenium==4.51.0",  # drives Chromium, where it is installed
             "tensorboard",
         ],
     },

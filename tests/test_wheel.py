@@ -89,11 +89,13 @@ def commands(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return environment / "bin"
 
 
-def test_the_wheel_holds_the_package_and_every_config(wheel: Path) -> None:
+def test_the_wheel_holds_the_package_its_page_and_every_config(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
     configs = {p.relative_to(CONFIGS).as_posix() for p in CONFIGS.rglob("*.yaml")}
     modules = {p.relative_to(ROOT).as_posix() for p in (ROOT / "seg_every_thing").rglob("*.py")}
+    page = (ROOT / "seg_every_thing" / "annotation" / "review_page").iterdir()
+    modules |= {p.relative_to(ROOT).as_posix() for p in page}
     packed = {name for name in names if ".dist-info/" not in name}
     assert packed == modules | {f"seg_every_thing/configs/{name}" for name in configs}
 

@@ -9,12 +9,13 @@ from PIL import Image
 from ..files import PathLike, printable, written_atomically
 
 
-def encode_picture(ending: str, image_bgr: np.ndarray) -> bytes:
+def encode_picture(ending: str, image_bgr: np.ndarray, quality: int = 93) -> bytes:
     """The content of a picture file.
 
     Args:
         ending: ".jpg", ".png", ...
         image_bgr: (H, W, 3) BGR or (H, W) grey, uint8.
+        quality: of JPEG, 0 to 100.
 
     Raises:
         ValueError: for an unknown ending, or a picture that is too large for its format or for
@@ -24,7 +25,7 @@ def encode_picture(ending: str, image_bgr: np.ndarray) -> bytes:
     encoded = False
     if height * width <= 2 * (Image.MAX_IMAGE_PIXELS or float("inf")):
         try:
-            encoded, data = cv2.imencode(ending, image_bgr, [cv2.IMWRITE_JPEG_QUALITY, 93])
+            encoded, data = cv2.imencode(ending, image_bgr, [cv2.IMWRITE_JPEG_QUALITY, quality])
         except cv2.error as e:
             raise ValueError(f"the ending '{ending}' names no format of pictures") from e
     if not encoded:
