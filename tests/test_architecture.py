@@ -7,6 +7,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "seg_every_thing"
+LONGEST_FILE = 300
 
 
 def test_imports_run_one_way(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -15,6 +16,12 @@ def test_imports_run_one_way(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (
         cli.lint_imports(config_filename="pyproject.toml", no_cache=True) == cli.EXIT_STATUS_SUCCESS
     )
+
+
+def test_no_file_holds_too_much() -> None:
+    lengths = {f: len(f.read_text(encoding="utf-8").splitlines()) for f in PACKAGE.rglob("*.py")}
+    too_long = {str(f.relative_to(ROOT)): n for f, n in lengths.items() if n > LONGEST_FILE}
+    assert not too_long
 
 
 def test_the_map_of_the_code_is_true() -> None:

@@ -70,6 +70,12 @@ FAMILIES = (
     "stage_two/clsbox",
     "stage_two/clsbox_R_101_FPN_1x",
     "detectron1/clsbox_stage_two",
+    "box_supervised/maskx_R_50_FPN_1x",
+    "box_supervised/class_agnostic_R_50_FPN_1x",
+    "box_supervised/maskx_gt_boxes_R_50_FPN_1x",
+    "box_supervised/hourglass_52_R_50_FPN_1x",
+    "box_supervised/deep_marc_52_R_50_FPN_1x",
+    "box_supervised/boxes_only_R_50_FPN_1x",
 )
 
 
