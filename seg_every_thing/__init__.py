@@ -4,6 +4,7 @@ Importing the package registers the RoI heads and the mask head, and does nothin
 """
 
 from . import model_zoo
+from .annotation.api import annotate
 from .config import add_seg_every_thing_config
 from .data.dataset_mapper import PartialSupervisionMapper
 from .data.datasets.shapes import register_shapes
@@ -29,6 +30,7 @@ __all__ = [
     "Trainer",
     "WeightTransfer",
     "add_seg_every_thing_config",
+    "annotate",
     "freeze_detector",
     "model_zoo",
     "register_shapes",

@@ -6,9 +6,9 @@ import time
 from typing import Any, Callable, Dict, Optional
 
 from ..data.images import reason_of
-from ..data.pseudo_masks import file_digest
 from ..engine.ranks import launch
-from ..files import check_targets, make_output_dir, printable, read_json
+from ..files import check_targets, file_digest, make_output_dir, printable, read_json
+from ..locks import folder_in_use
 from .index import Index
 from .index_building import build_index
 from .making import Masker, Work, boxes_of, make_masks, masker_of, read_checked
@@ -16,6 +16,7 @@ from .options import Options
 from .output import category_warnings
 from .provenance import Prints, fingerprints, model_config
 from .results import Results, result_files
+from .review import check_review_folder
 from .training import Budget, TrainedModel, train_model
 from .writing import write_output
 
@@ -39,7 +40,7 @@ def annotate_file(options: Options, make_masker: MakeMasker = masker_of) -> Repo
         ``options.shard`` only those and "images".
 
     Raises:
-        ValueError: for bad input, or when no image can be used.
+        ValueError: for bad input, an output of others or in use, or when no image can be used.
         OSError: when something cannot be written.
     """
     check_run(options)
@@ -49,6 +50,19 @@ def annotate_file(options: Options, make_masker: MakeMasker = masker_of) -> Repo
         logger.info("'%s' is complete: nothing to do", printable(options.output))
         shutil.rmtree(options.work_dir, ignore_errors=True)
         return finished
+    lock = make_output_dir(options.work_dir / f"in_use_{options.group}")
+    try:
+        with folder_in_use(lock, options.force):
+            report = _annotate(options, prints, make_masker)
+    finally:
+        if not (options.work_dir / "index.sqlite").exists():
+            shutil.rmtree(options.work_dir)
+    if options.shard is None:
+        shutil.rmtree(options.work_dir)
+    return report
+
+
+def _annotate(options: Options, prints: Prints, make_masker: MakeMasker) -> Report:
     index = _index(options, prints)
     try:
         budget = Budget(options, sum(1 for _ in index.images()))
@@ -56,11 +70,9 @@ def annotate_file(options: Options, make_masker: MakeMasker = masker_of) -> Repo
         failures = _make(options, index, model, make_masker)
         if options.shard is not None:
             return {"images": index.counts["images"], "failed_images": failures}
-        report = write_output(options, index, model, prints, failures)
+        return write_output(options, index, model, prints, failures)
     finally:
         index.close()
-    shutil.rmtree(options.work_dir)
-    return report
 
 
 def check_run(options: Options) -> None:
@@ -80,6 +92,8 @@ def check_run(options: Options) -> None:
         [options.output, options.report_file, options.work_dir / "output.json"],
         [options.work_dir],
     )
+    if options.report is not None:
+        check_review_folder(options.report)
 
 
 def dry_run(options: Options) -> Report:

@@ -46,12 +46,6 @@ class Work(NamedTuple):
     attempt: int
     make_masker: Callable[["Work", Index], Masker]
 
-    @property
-    def group(self) -> str:
-        """Of the files that the run writes."""
-        shard = self.options.shard
-        return "all" if shard is None else f"{shard[0]}of{shard[1]}"
-
     def parts(self, rank: int = 0, processes: int = 1) -> Tuple[int, int]:
         """(part, parts) of the images that a process does."""
         shard, shards = self.options.shard or (1, 1)
@@ -76,14 +70,14 @@ def make_masks(work: Work) -> None:
     folder = work.index_file.parent
     earlier = Results(
         path
-        for path in result_files(folder, "*" if work.options.shard is None else work.group)
+        for path in result_files(folder, "*" if work.options.shard is None else work.options.group)
         if f"-{work.attempt:04}-" not in path.name
     )
     part = work.parts(rank, processes)
     total = sum(not earlier.is_done(image.number) for image in index.images(*part))
     if total:
         masker = work.make_masker(work, index)
-        path = new_result_file(folder, work.group, work.attempt, rank)
+        path = new_result_file(folder, work.options.group, work.attempt, rank)
         todo = (image for image in index.images(*part) if not earlier.is_done(image.number))
         with writing_results(path) as writer:
             progress = _Progress(total, processes)

@@ -18,7 +18,34 @@ _FOR_FILE = ("format", "parts", "min_score", "on_empty", "tighten_boxes", "reind
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """Options of :func:`seg_every_thing.annotate`, which describes them."""
+    """What and how.
+
+    Attributes:
+        annotations: COCO file with the boxes (.json, or a .zip with one).
+        image_root: folder of its images.
+        output: the same with masks.  Beside it appear ``OUTPUT_report.json``, with a plot of how
+            reliable scores are, and ``OUTPUT_model/`` where a model is trained.
+        config_file: of the model, a path or a name of the model zoo.  With ``MODEL.WEIGHTS`` in
+            ``opts`` it is used as it is; otherwise it is trained on the data first.
+        opts: KEY, VALUE, ... on top of the config.
+        allow_partial: use weights of another model, too, with what fits.
+        minutes: for training and annotation together; None = as long as the config says.
+        rounds: of self-training, each with the masks of the model before it.
+        holdout: share of the masks of each class that are not trained on, and measure quality.
+        format: of the masks: "rle", "polygon" or "rle-uncompressed".
+        parts: of a mask that are kept: "all", the "largest", or "external" (all, holes filled).
+        overwrite: replace masks that are there, too.
+        min_score: objects whose mask has a lower score stay boxes.
+        on_empty: where nothing of a box is mask: "box" (the whole box), "empty" (no mask), "drop".
+        tighten_boxes: boxes become those of the masks that are made.
+        crowd_rle_is_mask: ``iscrowd`` 1 with an RLE is a mask, as in exports of CVAT.
+        reindex_categories: category ids become 1, 2, ... in their order.
+        report: folder of a page to review the masks; None = no page.
+        num_gpus: processes, one a GPU where there are any.
+        shard: (i, n): make only the masks of every n-th image, the i-th first; a run without it
+            joins all.
+        force: go on although another program uses the output.
+    """
 
     annotations: Path
     image_root: Path
@@ -40,6 +67,7 @@ class Options:
     report: Optional[Path] = None
     num_gpus: int = 1
     shard: Optional[Tuple[int, int]] = None
+    force: bool = False
 
     def __post_init__(self) -> None:
         """
@@ -98,6 +126,11 @@ class Options:
     def work_dir(self) -> Path:
         """What has been done of a run that is not finished."""
         return self.output.with_name(self.output.name + ".part")
+
+    @property
+    def group(self) -> str:
+        """Names the processes that do the same share of the images."""
+        return "all" if self.shard is None else f"{self.shard[0]}of{self.shard[1]}"
 
     def for_masks(self) -> Dict[str, Any]:
         """What decides which masks are made, and how."""

@@ -189,6 +189,12 @@ def is_ours(annotation: Any) -> bool:
     )
 
 
+def score_of(annotation: Annotation) -> float:
+    """The score of a mask that this program made."""
+    attributes = annotation["attributes"]
+    return attributes["mask_score" if "mask_score" in attributes else "score"]
+
+
 def category_warnings(categories: Dict[Any, str]) -> List[str]:
     """What about category ids will trouble other tools."""
     numbers = [i for i in categories if isinstance(i, int)]

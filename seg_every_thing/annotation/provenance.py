@@ -10,7 +10,7 @@ from detectron2.utils.file_io import PathManager
 
 from ..checkpoint.safe_checkpointer import load_tensors
 from ..config import load_config
-from ..data.pseudo_masks import file_digest
+from ..files import file_digest
 from .options import Options
 from .training import TrainedModel, training_config
 

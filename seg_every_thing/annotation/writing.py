@@ -6,8 +6,7 @@ from typing import Any, Dict, Iterator
 
 from tabulate import tabulate
 
-from ..data.pseudo_masks import file_digest
-from ..files import printable, write_json
+from ..files import file_digest, printable, write_json
 from .expectation import Expectation, expectation_table, plot_reliability
 from .formats import coco
 from .index import Index
@@ -16,6 +15,7 @@ from .output import Output, category_warnings
 from .provenance import Prints, model_digest
 from .report import Tally
 from .results import Results, result_files
+from .review import write_review
 from .review_items import CropMask, ReviewItem
 from .training import TrainedModel
 from .validation import validate_file
@@ -82,9 +82,6 @@ def write_output(
         "failed_images": failures,
     }
     if options.report is not None:
-        # Not imported above: who asks for no page needs none of it.
-        from .review import write_review
-
         meta = {
             "title": f"Masks of {options.annotations.name}",
             "source": report["sha256"],

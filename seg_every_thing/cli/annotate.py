@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ..annotation.annotator import annotate_file, dry_run
 from ..annotation.options import DEFAULT_CONFIG, FORMATS, ON_EMPTY, PARTS, Options, read_shard
-from .common import add_partial_checkpoint_argument
+from .common import add_force_argument, add_partial_checkpoint_argument
 
 HELP = "give every object of a COCO file that has a box and no mask its mask"
 
@@ -67,6 +67,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add("--dry-run", action="store_true", help="check all input, say what would be done")
     add_partial_checkpoint_argument(parser)
+    add_force_argument(parser)
     add(
         "--opts",
         nargs=argparse.REMAINDER,
@@ -107,6 +108,7 @@ def run(args: argparse.Namespace) -> int:
         report=args.report,
         num_gpus=args.num_gpus,
         shard=read_shard(args.shard) if args.shard else None,
+        force=args.force,
     )
     if args.dry_run:
         report = dry_run(options)

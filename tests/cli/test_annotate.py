@@ -71,7 +71,7 @@ def test_every_option_arrives(
         "drop",
     ]
     extra += ["--tighten-boxes", "--crowd-rle-is-mask", "--reindex-categories", "--report", "page"]
-    extra += ["--num-gpus", "2", "--shard", "2/3", "--holdout", "0.2", "--allow-partial-checkpoint"]
+    extra += ["--num-gpus", "2", "--shard", "2/3", "--holdout", "0.2", "--allow-partial-checkpoint", "--force"]
     assert main(arguments(data, *extra)) == 0
     assert seen == [
         Options(
@@ -93,6 +93,7 @@ def test_every_option_arrives(
             report=Path("page"),
             num_gpus=2,
             shard=(2, 3),
+            force=True,
         )
     ]
 
