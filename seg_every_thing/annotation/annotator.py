@@ -3,12 +3,13 @@
 import logging
 import shutil
 import time
-from typing import Any, Callable, Dict, Optional
+from typing import Any, Callable, Dict
 
 from ..data.images import reason_of
 from ..engine.ranks import launch
-from ..files import check_targets, file_digest, make_output_dir, printable, read_json
+from ..files import check_targets, make_output_dir, printable
 from ..locks import folder_in_use
+from .finished import finished_report
 from .index import Index
 from .index_building import build_index
 from .making import Masker, Work, boxes_of, make_masks, masker_of, read_checked
@@ -45,7 +46,7 @@ def annotate_file(options: Options, make_masker: MakeMasker = masker_of) -> Repo
     """
     check_run(options)
     prints = fingerprints(options)
-    finished = _finished_report(options, prints)
+    finished = finished_report(options, prints.file)
     if finished is not None:
         logger.info("'%s' is complete: nothing to do", printable(options.output))
         shutil.rmtree(options.work_dir, ignore_errors=True)
@@ -125,28 +126,6 @@ def dry_run(options: Options) -> Report:
     finally:
         shutil.rmtree(folder)
     return found
-
-
-def _finished_report(options: Options, prints: Prints) -> Optional[Report]:
-    """The report of an output that is what this run would write; None where there is no output.
-
-    Raises:
-        ValueError: when the output is not this program's, or was changed.
-    """
-    if not options.output.exists():
-        return None
-    report = {}
-    if options.report_file.exists():
-        report = read_json(options.report_file)
-    if not isinstance(report, dict) or report.get("sha256") != file_digest(options.output):
-        raise ValueError(
-            f"'{printable(options.output)}' exists, and was not written by annotate or was changed "
-            f"since: give another --output, or remove it"
-        )
-    if report.get("fingerprint") == prints.file:
-        return report
-    logger.info("'%s' is of other options: it is replaced", printable(options.output))
-    return None
 
 
 def _index(options: Options, prints: Prints) -> Index:

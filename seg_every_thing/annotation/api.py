@@ -11,7 +11,7 @@ from ..files import PathLike
 from .annotator import annotate_file
 from .formats import coco
 from .options import Options
-from .output import is_ours, score_of
+from .origin import is_ours, score_of
 
 
 @dataclasses.dataclass(frozen=True)

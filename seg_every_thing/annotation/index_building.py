@@ -15,6 +15,7 @@ from ..files import printable
 from .formats import coco
 from .index import named_database
 from .options import Options
+from .origin import is_ours, with_mask_of_crowd
 from .tables_on_disk import IdsOnDisk, ImagesOnDisk
 
 MAX_HELD_OUT = 2000
@@ -25,7 +26,7 @@ CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT);
 {ImagesOnDisk.TABLE}
 {IdsOnDisk.TABLE}
 CREATE TABLE object (number INTEGER PRIMARY KEY, image INTEGER, id TEXT, category TEXT, box TEXT,
-    wanted INTEGER, known INTEGER, draw INTEGER, truth TEXT);
+    wanted INTEGER, known INTEGER, made INTEGER, draw INTEGER, truth TEXT);
 """
 _INDICES = """
 CREATE INDEX object_image ON object (image);
@@ -104,7 +105,8 @@ def _fill(
             known = bool(checked.get("segmentation"))
             counts["with_masks"] += known
             counts["wanted"] += options.overwrite or not known
-            _add_object(db, images, number, checked, known, options.overwrite or not known)
+            made = known and is_ours(value)
+            _add_object(db, images, number, checked, known, made, options.overwrite or not known)
     checker.finish(on_bad)
     db.executescript(_INDICES)
     categories = sorted(tables.categories.items())
@@ -114,21 +116,13 @@ def _fill(
     return report
 
 
-def with_mask_of_crowd(annotation: Any) -> Any:
-    """An annotation of CVAT's export, where every RLE is called a crowd, as one that is none."""
-    if not isinstance(annotation, dict) or not annotation.get("iscrowd"):
-        return annotation
-    if not isinstance(annotation.get("segmentation"), dict):
-        return annotation
-    return {**annotation, "iscrowd": 0}
-
-
 def _add_object(
     db: sqlite3.Connection,
     images: ImagesOnDisk,
     number: int,
     annotation: Dict[str, Any],
     known: bool,
+    made: bool,
     wanted: bool,
 ) -> None:
     own_id = encode(annotation["id"])
@@ -136,21 +130,23 @@ def _add_object(
     row = (
         *(number, images.number_of(annotation["image_id"]), own_id),
         *(encode(annotation["category_id"]), encode([*map(float, annotation["bbox"])])),
-        *(int(wanted), int(known), draw, None),
+        *(int(wanted), int(known), int(made), draw, None),
     )
-    db.execute("INSERT INTO object VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", row)
+    db.execute("INSERT INTO object VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", row)
 
 
 def _hold_out(db: sqlite3.Connection, source: Path, categories: Iterable[Any], share: float) -> int:
-    """Keep the masks of a share of the objects of each class; returns how many."""
-    numbers = "SELECT COUNT(*) FROM object WHERE known"
+    """Keep the masks of a share of the objects of each class, but none that was made: those say
+    nothing of quality.  Returns how many."""
+    numbers = "SELECT COUNT(*) FROM object WHERE known AND NOT made"
     (total,) = db.execute(numbers).fetchone()
     share = min(share, MAX_HELD_OUT / max(total, 1))
     chosen: Set[int] = set()
     for category in map(encode, categories):
         (known,) = db.execute(f"{numbers} AND category = ?", (category,)).fetchone()
         count = max(int(share * known + 0.5), int(share > 0 and known >= 2))
-        query = "SELECT number FROM object WHERE known AND category = ? ORDER BY draw LIMIT ?"
+        query = "SELECT number FROM object WHERE known AND NOT made AND category = ?"
+        query += " ORDER BY draw LIMIT ?"
         chosen.update(n for (n,) in db.execute(query, (category, count)))
     if chosen:
         annotations = (v for k, v in coco.read_boxes(source) if k == "annotations")

@@ -8,14 +8,12 @@ from ..data.segmentations import shortened
 from .encoding import FAITHFUL, CutMask, keep_parts, runs_of, to_polygons, to_rle
 from .formats import coco
 from .index import Index, IndexedImage
-from .index_building import with_mask_of_crowd
 from .options import Options
+from .origin import SOURCE, with_mask_of_crowd, with_score
 from .quality import ScoreModel
 from .results import Result, Results
 from .review_items import CHANGED_BY_POLYGON, EMPTY, FILLED
 
-SOURCE = "seg_every_thing"
-"""``attributes.source`` of an object whose mask was made."""
 HUGE_ID = 1_000_000
 
 Annotation = Dict[str, Any]
@@ -130,7 +128,7 @@ class Output:
             new = with_mask_of_crowd(new)
         new.setdefault("iscrowd", 0)
         return made._replace(
-            annotation=_with_score(new, score),
+            annotation=with_score(new, score),
             has_mask=True,
             mask=mask,
             flags=tuple(flags),
@@ -161,38 +159,6 @@ def _with_results(index: Index, results: Results) -> Iterator[Tuple[int, Indexed
             result = next(found, None)
         if wanted and result is not None and result.object == number:
             yield number, index.image(image), result
-
-
-def _with_score(annotation: Annotation, score: float) -> Annotation:
-    """With score and source; a score or source of another origin stays beside them."""
-    attributes = annotation.get("attributes", {})
-    if not isinstance(attributes, dict):
-        return annotation if "score" in annotation else {**annotation, "score": score}
-    ours = attributes.get("source") == SOURCE
-    attributes = {**attributes}
-    for key, value in (("source", SOURCE), ("score", score)):
-        attributes[key if ours or key not in attributes else f"mask_{key}"] = value
-    new = {**annotation, "attributes": attributes}
-    if ours or "score" not in annotation:
-        new["score"] = score
-    return new
-
-
-def is_ours(annotation: Any) -> bool:
-    """Whether an annotation has a mask that this program made."""
-    if not isinstance(annotation, dict) or not annotation.get("segmentation"):
-        return False
-    attributes = annotation.get("attributes")
-    return isinstance(attributes, dict) and SOURCE in (
-        attributes.get("source"),
-        attributes.get("mask_source"),
-    )
-
-
-def score_of(annotation: Annotation) -> float:
-    """The score of a mask that this program made."""
-    attributes = annotation["attributes"]
-    return attributes["mask_score" if "mask_score" in attributes else "score"]
 
 
 def category_warnings(categories: Dict[Any, str]) -> List[str]:

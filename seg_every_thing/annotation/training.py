@@ -17,8 +17,8 @@ from ..engine.trainer import Trainer
 from ..files import check_targets, make_output_dir, read_json, write_json, written_atomically
 from .formats import coco
 from .index import Index
-from .index_building import with_mask_of_crowd
 from .options import DEFAULT_CONFIG, Options
+from .origin import with_mask_of_crowd
 
 logger = logging.getLogger(__name__)
 

@@ -7,7 +7,7 @@ import pycocotools.mask as mask_util
 from ..data.coco_tables import shown
 from ..files import PathLike
 from .formats import coco
-from .output import is_ours
+from .origin import is_ours
 
 _NAMED = 10
 

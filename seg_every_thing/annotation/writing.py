@@ -8,6 +8,7 @@ from tabulate import tabulate
 
 from ..files import file_digest, printable, write_json
 from .expectation import Expectation, expectation_table, plot_reliability
+from .finished import replaced_digest
 from .formats import coco
 from .index import Index
 from .options import DEFAULT_CONFIG, Options
@@ -73,6 +74,7 @@ def write_output(
     report = {
         "fingerprint": prints.file,
         "sha256": file_digest(written),
+        "replaces": replaced_digest(options),
         "made_by": about,
         "input": index.counts,
         "masks": tally.as_json(),

@@ -6,6 +6,7 @@ import logging
 from pathlib import Path
 
 from ..annotation.annotator import annotate_file, dry_run
+from ..annotation.applying import apply_review
 from ..annotation.options import DEFAULT_CONFIG, FORMATS, ON_EMPTY, PARTS, Options, read_shard
 from .common import add_force_argument, add_partial_checkpoint_argument
 
@@ -65,6 +66,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="I/N",
         help="make the masks of every N-th image only; a run without it joins all",
     )
+    add(
+        "--apply-review",
+        type=Path,
+        metavar="F.json",
+        help="decisions of the review page on --annotations, which annotate wrote: rejected masks "
+        "become boxes again",
+    )
+    add(
+        "--learn",
+        action="store_true",
+        help="with --apply-review: accepted masks train a model that makes all others anew",
+    )
     add("--dry-run", action="store_true", help="check all input, say what would be done")
     add_partial_checkpoint_argument(parser)
     add_force_argument(parser)
@@ -110,7 +123,11 @@ def run(args: argparse.Namespace) -> int:
         shard=read_shard(args.shard) if args.shard else None,
         force=args.force,
     )
-    if args.dry_run:
+    if args.learn and args.apply_review is None:
+        raise ValueError("--learn needs --apply-review F.json: what was accepted")
+    if args.apply_review is not None:
+        report = apply_review(options, args.apply_review, args.learn)
+    elif args.dry_run:
         report = dry_run(options)
         logger.info("A run would do this:\n%s", json.dumps(report, indent=1))
     else:

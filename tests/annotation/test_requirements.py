@@ -490,6 +490,21 @@ def test_requirement_12_masks_that_hardly_fill_their_box_are_listed(tmp_path: Pa
     assert listed["id"] == 10
 
 
+def test_requirement_12_a_page_to_review_the_masks(tmp_path: Path) -> None:
+    path = write_data(tmp_path / "d", [[{"bbox": BOX}], [{"bbox": [1, 1, 1, 1]}]])
+    page = path.parent / "page"
+    annotated(path, report=page)
+    assert (page / "index.html").is_file()
+    annotated(path, report=page, format="polygon")
+    mine = path.parent / "mine" / "index.html"
+    mine.parent.mkdir()
+    mine.write_text("mine")
+    with pytest.raises(ValueError, match="mine"):
+        annotated(path, output=path.parent / "more.json", report=mine.parent)
+    assert mine.read_text() == "mine"
+    assert not (path.parent / "more.json").exists()
+
+
 def test_requirement_12_a_dry_run_says_what_would_be_done(tmp_path: Path) -> None:
     path = write_data(tmp_path / "d", [[{"bbox": BOX}], [{"bbox": BOX, "segmentation": MASK}]])
     (path.parent / "images" / "1.png").unlink()

@@ -6,7 +6,8 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any, List
+from typing import Any, Dict, List
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -51,16 +52,21 @@ def data(folder: Path, images: int = 60) -> Path:
     return write_data(folder, [[{"bbox": next(boxes)} for _ in range(3)] for _ in range(images)])
 
 
+def _env() -> Dict[str, str]:
+    here = Path(__file__).parent
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, (here, here.parent, *sys.path)))}
+
+
 def test_killed_runs_end_with_the_same_bytes(tmp_path: Path) -> None:
     path = data(tmp_path / "d")
     whole, killed = path.parent / "whole.json", path.parent / "killed.json"
     annotate_file(options_for(path, output=whole), masks_are_ellipses)
-    here = Path(__file__).parent
-    env = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, (here, here.parent, *sys.path)))}
     work = path.parent / "killed.json.part"
     kills = 0
     for wait in (0.0, 0.7):
-        process = subprocess.Popen([sys.executable, "-c", SCRIPT, str(path), str(killed)], env=env)
+        process = subprocess.Popen(
+            [sys.executable, "-c", SCRIPT, str(path), str(killed)], env=_env()
+        )
         while not list(work.glob("masks-*.sqlite")) and process.poll() is None:
             time.sleep(0.02)
         time.sleep(wait)
@@ -150,6 +156,45 @@ def test_an_output_that_was_edited_is_not_replaced(tmp_path: Path) -> None:
     out.write_text(out.read_text() + "\n")
     with pytest.raises(ValueError, match="was changed since"):
         annotated(path)
+
+
+@pytest.mark.parametrize("replaced", [False, True])
+def test_killed_between_the_report_and_the_file(replaced: bool, tmp_path: Path) -> None:
+    path = data(tmp_path / "d", images=2)
+    whole = path.parent / "whole.json"
+    annotated(path, output=whole, format="polygon")
+    if replaced:
+        annotated(path)
+    with mock.patch("os.replace", side_effect=_ended_at("out.json")), pytest.raises(EndedError):
+        annotated(path, format="polygon")
+    annotated(path, format="polygon")
+    assert (path.parent / "out.json").read_bytes() == whole.read_bytes()
+
+
+def _ended_at(name: str) -> Any:
+    replace = os.replace
+
+    def replace_but(source: Any, target: Any) -> None:
+        if Path(target).name == name:
+            raise EndedError
+        replace(source, target)
+
+    return replace_but
+
+
+def test_one_run_at_a_time(tmp_path: Path) -> None:
+    path = data(tmp_path / "d", images=2)
+
+    def second(work: Work, index: Index) -> Masker:
+        script = f"from annotating import *; annotated(Path({str(path)!r}))"
+        done = subprocess.run(
+            [sys.executable, "-c", script], env=_env(), capture_output=True, text=True, check=False
+        )
+        assert "is in use by" in done.stderr
+        return masks_are_ellipses(work, index)
+
+    annotated(path, second)
+    assert not (path.parent / "out.json.part").exists()
 
 
 @pytest.mark.parametrize("num_gpus", [1, 2])

@@ -71,7 +71,16 @@ def test_every_option_arrives(
         "drop",
     ]
     extra += ["--tighten-boxes", "--crowd-rle-is-mask", "--reindex-categories", "--report", "page"]
-    extra += ["--num-gpus", "2", "--shard", "2/3", "--holdout", "0.2", "--allow-partial-checkpoint", "--force"]
+    extra += [
+        "--num-gpus",
+        "2",
+        "--shard",
+        "2/3",
+        "--holdout",
+        "0.2",
+        "--allow-partial-checkpoint",
+        "--force",
+    ]
     assert main(arguments(data, *extra)) == 0
     assert seen == [
         Options(
