@@ -3,22 +3,28 @@
 Importing the package registers the RoI heads and the mask head, and does nothing else.
 """
 
-from . import model_zoo
-from .annotation.api import annotate
-from .config import add_seg_every_thing_config
-from .data.dataset_mapper import PartialSupervisionMapper
-from .data.datasets.shapes import register_shapes
-from .data.splits import resolve_class_split
-from .engine.freezing import freeze_detector
-from .engine.launch import train
-from .engine.trainer import Trainer
-from .evaluation.coco import PartialCOCOEvaluator
-from .evaluation.given_boxes import GivenBoxEvaluator
-from .modeling import ablations, semantic, timm_backbone  # noqa: F401  (for their registries)
-from .modeling.box_to_mask import BoxToMask
-from .modeling.mask_heads import MaskXHead
-from .modeling.roi_heads import PartiallySupervisedROIHeads
-from .modeling.weight_transfer import WeightTransfer
+from .diagnosis import is_asked_for as _doctor_is_asked_for
+
+try:
+    from . import model_zoo
+    from .annotation.api import annotate
+    from .config import add_seg_every_thing_config
+    from .data.dataset_mapper import PartialSupervisionMapper
+    from .data.datasets.shapes import register_shapes
+    from .data.splits import resolve_class_split
+    from .engine.freezing import freeze_detector
+    from .engine.launch import train
+    from .engine.trainer import Trainer
+    from .evaluation.coco import PartialCOCOEvaluator
+    from .evaluation.given_boxes import GivenBoxEvaluator
+    from .modeling import ablations, semantic, timm_backbone  # noqa: F401  (for their registries)
+    from .modeling.box_to_mask import BoxToMask
+    from .modeling.mask_heads import MaskXHead
+    from .modeling.roi_heads import PartiallySupervisedROIHeads
+    from .modeling.weight_transfer import WeightTransfer
+except Exception as e:  # of libraries that do not fit each other
+    if not _doctor_is_asked_for():
+        raise ImportError(f"{e} (`seg-every-thing doctor` says what to mend)") from e
 
 __all__ = [
     "BoxToMask",

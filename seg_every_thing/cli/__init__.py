@@ -7,10 +7,7 @@ import logging
 import sys
 from typing import Iterator, List, Optional
 
-from detectron2.utils.logger import setup_logger
-
 from ..errors import is_expected, one_line
-from ..files import escape_in
 from ..processes import EndedBySignal, signals_end_in_good_order
 
 COMMANDS = {
@@ -24,6 +21,7 @@ COMMANDS = {
     "convert": "seg_every_thing.cli.convert",
     "study": "seg_every_thing.cli.study",
     "benchmark": "seg_every_thing.cli.benchmark",
+    "doctor": "seg_every_thing.cli.doctor",
 }
 
 
@@ -38,18 +36,29 @@ def main(argv: Optional[List[str]] = None) -> int:
     """
     parser = argparse.ArgumentParser(prog="seg-every-thing", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True, metavar="command")
-    for name, module_name in COMMANDS.items():
-        module = importlib.import_module(module_name)
+    given = (sys.argv[1:] if argv is None else argv)[:1]
+    # The command alone, where it is named: the others need libraries that `doctor` does without.
+    for name in given if given and given[0] in COMMANDS else COMMANDS:
+        module = importlib.import_module(COMMANDS[name])
         command = commands.add_parser(name, help=module.HELP, description=module.HELP)
         module.add_arguments(command)
         command.set_defaults(run=module.run)
     args = parser.parse_args(argv)
-    escape_in(sys.stdout)
-    if args.command != "train":  # which logs to its output folder, too, and sets up both
-        for name in ("detectron2", "fvcore", "seg_every_thing"):
-            setup_logger(name=name).setLevel(logging.INFO)
+    if args.command != "doctor":  # which works where the libraries of these do not load
+        _set_up_output(args.command)
     with one_line_errors():
         return args.run(args) or 0
+
+
+def _set_up_output(command: str) -> None:
+    from detectron2.utils.logger import setup_logger
+
+    from ..files import escape_in
+
+    escape_in(sys.stdout)
+    if command != "train":  # which logs to its output folder, too, and sets up both
+        for name in ("detectron2", "fvcore", "seg_every_thing"):
+            setup_logger(name=name).setLevel(logging.INFO)
 
 
 @contextlib.contextmanager
