@@ -145,6 +145,20 @@ def write_array(path: PathLike, array: np.ndarray) -> None:
         np.save(f, array)
 
 
+def read_text(path: PathLike) -> str:
+    """Read a text file in UTF-8.
+
+    Raises:
+        ValueError: when it is missing, unreadable or not UTF-8; the message names it.
+    """
+    try:
+        return Path(path).read_text(encoding="utf-8")
+    except OSError as e:
+        raise ValueError(f"cannot read '{printable(path)}': {e.strerror or e}") from e
+    except UnicodeDecodeError as e:
+        raise ValueError(f"'{printable(path)}' is no text in UTF-8: {e}") from e
+
+
 def read_json(path: PathLike) -> Any:
     """Read a JSON file.
 

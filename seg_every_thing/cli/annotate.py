@@ -3,10 +3,19 @@
 import argparse
 import json
 import logging
+import tempfile
 from pathlib import Path
+from typing import Any, Dict
 
 from ..annotation.annotator import annotate_file, dry_run
 from ..annotation.applying import apply_review
+from ..annotation.formats.conversion import (
+    READERS,
+    WRITERS,
+    boxes_as_coco,
+    check_places,
+    write_as,
+)
 from ..annotation.options import DEFAULT_CONFIG, FORMATS, ON_EMPTY, PARTS, Options, read_shard
 from .common import add_force_argument, add_partial_checkpoint_argument
 
@@ -19,6 +28,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of the command."""
     add, default = parser.add_argument, "(default %(default)s)"
     add("--annotations", type=Path, required=True, metavar="IN.json", help="boxes, COCO format")
+    add(
+        "--from",
+        dest="source_format",
+        choices=list(READERS),
+        help="the format of --annotations, if not COCO; OUT_boxes.json gets them as COCO",
+    )
+    add("--classes", type=Path, metavar="F", help="names of YOLO's classes, where none are found")
+    add(
+        "--to",
+        dest="formats",
+        choices=list(WRITERS),
+        action="append",
+        default=[],
+        help="write another format, too, beside OUT.json; may be given several times",
+    )
     add("--image-root", type=Path, required=True, metavar="DIR", help="folder of the images")
     add(
         "--output",
@@ -100,8 +124,28 @@ def run(args: argparse.Namespace) -> int:
         ValueError: for bad input; the message names it.
         OSError: when something cannot be written.
     """
+    check_places(args.formats, args.output)
+    with tempfile.TemporaryDirectory() as folder:
+        annotations = args.annotations
+        if args.source_format is not None:
+            beside = args.output.with_name(f"{args.output.stem}_boxes.json")
+            # A dry run leaves nothing.
+            annotations = Path(folder) / beside.name if args.dry_run else beside
+            boxes_as_coco(
+                *(args.annotations, args.source_format, args.image_root, annotations),
+                classes=args.classes,
+            )
+        report = _annotate(args, annotations)
+    if not args.dry_run and args.shard is None:
+        for format in args.formats:
+            write_as(format, args.output, args.image_root)
+    return 2 if report["failed_images"] else 0
+
+
+def _annotate(args: argparse.Namespace, annotations: Path) -> Dict[str, Any]:
+    """Run it on a COCO file; returns the report."""
     options = Options(
-        annotations=args.annotations,
+        annotations=annotations,
         image_root=args.image_root,
         output=args.output,
         config_file=args.config_file,
@@ -126,10 +170,9 @@ def run(args: argparse.Namespace) -> int:
     if args.learn and args.apply_review is None:
         raise ValueError("--learn needs --apply-review F.json: what was accepted")
     if args.apply_review is not None:
-        report = apply_review(options, args.apply_review, args.learn)
-    elif args.dry_run:
+        return apply_review(options, args.apply_review, args.learn)
+    if args.dry_run:
         report = dry_run(options)
         logger.info("A run would do this:\n%s", json.dumps(report, indent=1))
-    else:
-        report = annotate_file(options)
-    return 2 if report["failed_images"] else 0
+        return report
+    return annotate_file(options)

@@ -173,3 +173,28 @@ def test_what_is_written_is_json(data: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert main(arguments(data)) == 0
     after = json.loads((data.parent / "out.json").read_text())["annotations"]
     assert ["attributes" in a for a in after] == [True, False, True]
+
+
+def test_from_a_table_to_other_formats(
+    data: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    stubbed(monkeypatch)
+    table = data.with_name("boxes.csv")
+    table.write_text("file_name,label,x,y,width,height\n1.png,cup,10,8,24,18\n")
+    options = ["--from", "csv", "--to", "yolo", "--to", "cvat"]
+    assert main([*arguments(table, "--dry-run", *options)]) == 0
+    assert {path.name for path in data.parent.iterdir()} == {
+        *("boxes.json", "boxes.csv", "images", "weights.pth")
+    }
+    assert main(arguments(table, *options)) == 0
+    assert main(arguments(table, *options)) == 0  # changes nothing
+    (made,) = json.loads(data.with_name("out.json").read_text())["annotations"]
+    assert made["bbox"] == BOX and made["segmentation"]
+    (line,) = (data.parent / "out_yolo" / "labels" / "1.txt").read_text().splitlines()
+    assert line.startswith("0 ") and len(line.split()) > 9
+    assert json.loads(data.with_name("out_cvat.json").read_text())["annotations"]
+
+    table.write_text("file_name,label,x,y,width,height\n1.png,cup,10,8,0,18\n")
+    with pytest.raises(SystemExit):
+        main(arguments(table, *options))
+    assert "boxes.csv', line 2: its box" in capsys.readouterr().err

@@ -1,5 +1,6 @@
-"""Formats of annotated data sets, one file each.
+"""Formats of annotated data sets, one file each; ``conversion`` lists them.
 
-Every format reads and writes the same thing: a stream of the members of a COCO file, which is
-constant in memory, however large the data set is.
+COCO reads and writes a stream of the members of its file.  Readers of other formats give images
+with their objects (``records``), writers get a COCO file image by image (``tasks``): memory is
+constant but for the names of the images.
 """

@@ -1,0 +1,62 @@
+"""Tables of boxes."""
+
+from pathlib import Path
+
+import pytest
+from format_files import objects_of, picture, read_as
+
+
+def table(folder: Path, text: str) -> Path:
+    path = folder / "boxes.csv"
+    path.write_text(text, encoding="utf-8-sig")  # as spreadsheets save it
+    return path
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "file_name,label,x,y,width,height\na.png,cup,1,2,10,20\nb.png,dog,0,0,5,5\n",
+        "Filename;Class;xmin;ymin;xmax;ymax\na.png;cup;1;2;11;22\nb.png;dog;0;0;5;5\n",
+        "x1\ty1\tx2\ty2\tlabel\timage\n1\t2\t11\t22\tcup\tdata/a.png\n0\t0\t5\t5\tdog\tb.png\n",
+    ],
+)
+def test_columns_by_name(tmp_path: Path, text: str) -> None:
+    picture(tmp_path, "a.png")
+    images = picture(tmp_path, "b.png")
+    content = read_as("csv", table(tmp_path, text), images)
+    assert objects_of(content) == [("a.png", "cup", [1, 2, 10, 20]), ("b.png", "dog", [0, 0, 5, 5])]
+
+
+def test_scores_are_kept(tmp_path: Path) -> None:
+    images = picture(tmp_path, "a.png")
+    text = "file_name,label,x,y,width,height,score\na.png,cup,1,2,10,20,0.5\n"
+    content = read_as("csv", table(tmp_path, text), images)
+    assert content["annotations"][0]["score"] == 0.5
+
+
+@pytest.mark.parametrize(
+    "text, what",
+    [
+        ("file_name,x,y,width,height\n", "first line must name the columns"),
+        ("file_name,label,x,y,width,height\na.png,cup,1,2,ten,20\n", "line 2: its width must be"),
+        ("file_name,label,x,y,width,height\na.png,cup,1,2,10\n", "line 2: its height must be"),
+        ("file_name,label,x,y,width,height\na.png,cup,1,2,0,20\n", "line 2: its box .* no area"),
+        ("file_name,label,x,y,width,height\nz.png,cup,1,2,9,20\n", "line 2: the image 'z.png'"),
+        ("file_name,label,x,y,width,height\n", "no object"),
+    ],
+)
+def test_bad_tables_are_named(tmp_path: Path, text: str, what: str) -> None:
+    images = picture(tmp_path, "a.png")
+    with pytest.raises(ValueError, match=what) as error:
+        read_as("csv", table(tmp_path, text), images)
+    assert "boxes.csv'" in str(error.value)
+
+
+def test_a_name_that_fits_two_images_is_refused(tmp_path: Path) -> None:
+    picture(tmp_path, "x/a.png")
+    images = picture(tmp_path, "y/a.png")
+    text = "file_name,label,x,y,width,height\n{}a.png,cup,1,2,10,20\n"
+    with pytest.raises(ValueError, match="can be 'x/a.png' or 'y/a.png'"):
+        read_as("csv", table(tmp_path, text.format("")), images)
+    content = read_as("csv", table(tmp_path, text.format("y/")), images)
+    assert objects_of(content)[0][0] == "y/a.png"
