@@ -155,11 +155,11 @@ def add_seg_every_thing_config(cfg: CN) -> None:
     cfg.TEST.MEAN_FIELD.ITERATIONS = 5
     # What it is worth (log-odds) that near pixels of like colours have one label, how near they
     # are (standard deviation), and how like (standard deviation, of values from 0 to 255).
-    cfg.TEST.MEAN_FIELD.APPEARANCE_WEIGHT = 3.0
-    cfg.TEST.MEAN_FIELD.APPEARANCE_SIGMA = 8.0
+    cfg.TEST.MEAN_FIELD.APPEARANCE_WEIGHT = 10.0
+    cfg.TEST.MEAN_FIELD.APPEARANCE_SIGMA = 14.0
     cfg.TEST.MEAN_FIELD.COLOR_SIGMA = 12.0
     # What it is worth that near pixels have one label, whatever their colours.
-    cfg.TEST.MEAN_FIELD.SMOOTHNESS_WEIGHT = 1.0
+    cfg.TEST.MEAN_FIELD.SMOOTHNESS_WEIGHT = 0.5
     cfg.TEST.MEAN_FIELD.SMOOTHNESS_SIGMA = 2.0
     # A pixel is compared with those at these distances from it on both axes, or 0 on one.
     cfg.TEST.MEAN_FIELD.STEPS = (1, 2, 3, 5, 8, 12)

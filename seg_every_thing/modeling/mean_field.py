@@ -33,10 +33,10 @@ class MeanField:
         self,
         *,
         iterations: int = 5,
-        appearance_weight: float = 3.0,
-        appearance_sigma: float = 8.0,
+        appearance_weight: float = 10.0,
+        appearance_sigma: float = 14.0,
         color_sigma: float = 12.0,
-        smoothness_weight: float = 1.0,
+        smoothness_weight: float = 0.5,
         smoothness_sigma: float = 2.0,
         steps: Sequence[int] = (1, 2, 3, 5, 8, 12),
     ) -> None:

@@ -112,7 +112,7 @@ def test_missing_data_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture)
 def test_tables_of_both_suites() -> None:
     for suite in (CAMVID, SHAPES):
         runs = runs_of(suite, ["fcn", "tiramisu"], [0, 1, 2])
-        assert len(runs) == 3 * (4 + 4)
+        assert len(runs) == 3 * (5 + 4)
         assert {run.split for run in runs} == {""} and runs[0].name == "seed0/fcn32s_fixed"
     with pytest.raises(KeyError):
         CAMVID.tables["1a"]

@@ -13,6 +13,7 @@ METRICS = tuple(f"sem_seg/{name}" for name in ("pixel_acc", "mean_acc", "mean_IU
 FCN_32S = Row("fcn32s", "FCN-32s", "fcn", ((_STRIDE, 32),))
 FCN_16S = FCN_32S.changed("fcn16s", "FCN-16s", {_STRIDE: 16})
 FCN_8S = FCN_32S.changed("fcn8s", "FCN-8s", {_STRIDE: 8})
+FCN_CRF = FCN_32S.changed("fcn32s_crf", "FCN-32s, labels sharpened by a CRF", {"TEST.CRF": True})
 FCN_FIXED = FCN_32S.changed(
     "fcn32s_fixed", "FCN-32s, only the score layer learns", {"MODEL.BACKBONE.FREEZE_AT": 5}
 )
@@ -39,12 +40,13 @@ def _table(title: str, *rows: Row, **more: Any) -> Table:
 TABLES: Dict[str, Table] = {
     "fcn": _table(
         "FCN: skips",
-        *(FCN_FIXED, FCN_32S, FCN_16S, FCN_8S),
+        *(FCN_FIXED, FCN_32S, FCN_CRF, FCN_16S, FCN_8S),
         claims=(
             (FCN_32S.name, FCN_FIXED.name, ""),
             (FCN_16S.name, FCN_32S.name, ""),
             (FCN_8S.name, FCN_16S.name, ""),
         ),
+        ours=((FCN_CRF.name, FCN_32S.name, ""),),
         ceilings=(32, 16, 8, 4),
     ),
     "tiramisu": _table(

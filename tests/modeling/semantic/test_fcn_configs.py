@@ -55,7 +55,7 @@ def test_there_are_configs() -> None:
     assert names >= {"fcn32s_vgg16", "fcn16s_vgg16", "fcn8s_vgg16", "fcn8s_atonce_vgg16"}
     assert names >= {"fcn32s_fixed_vgg16", "fcn8s_R_50", "fcn8s_vgg16_pad100"}
     for data, net in itertools.product(
-        ("camvid", "shapes"), ("fcn32s_fixed", "fcn32s", "fcn16s", "fcn8s")
+        ("camvid", "shapes"), ("fcn32s_fixed", "fcn32s", "fcn32s_crf", "fcn16s", "fcn8s")
     ):
         assert f"small_{data}_{net}" in names
 
