@@ -6,7 +6,6 @@ from urllib.parse import parse_qs, quote, unquote, urlsplit
 from xml.sax.saxutils import quoteattr
 
 import numpy as np
-import pycocotools.mask as mask_util
 
 from ...data.json_stream import encode, iter_array
 from ...files import printable, write_text, written_atomically
@@ -144,7 +143,7 @@ def _regions(task: Task, height: int, width: int, with_brush: bool) -> List[Dict
     percent = np.array([100 / width, 100 / height])
     values: List[Dict[str, Any]] = []
     if task.mask is not None and with_brush:
-        pixels = mask_util.decode(task.mask) * 255
+        pixels = task.pixels().astype(np.uint8) * 255
         kind = "brushlabels"
         values.append({"format": "rle", "rle": brush().mask2rle(pixels)})
     elif task.polygons:

@@ -6,7 +6,7 @@ import sqlite3
 import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Tuple
+from typing import Any, Dict, Iterator, List, Mapping, NamedTuple, Optional, Tuple
 
 import numpy as np
 import pycocotools.mask as mask_util
@@ -40,6 +40,10 @@ class Task(NamedTuple):
     def is_crowd(self) -> bool:
         """Whether it is a group of objects."""
         return bool(self.annotation.get("iscrowd"))
+
+    def pixels(self) -> np.ndarray:
+        """Its mask, which it has: (height, width) bool."""
+        return mask_util.decode(self.mask).astype(bool)
 
     @property
     def score(self) -> Optional[float]:
@@ -135,29 +139,43 @@ class Work:
         tasks = []
         for annotation in annotations:
             try:
-                tasks.append(self._task(annotation, height, width))
+                tasks.append(task_of(annotation, self.categories, height, width))
             except (KeyError, TypeError, ValueError) as e:
                 own_id = encode(annotation.get("id"))
-                raise ValueError(f"'{printable(self.source)}', annotation {own_id}: {e}") from e
+                reason = f"it needs {e}" if isinstance(e, KeyError) else str(e)
+                raise ValueError(
+                    f"'{printable(self.source)}', annotation {own_id}: {reason}"
+                ) from e
         return ImageTasks(entry, name, height, width, tasks)
 
-    def _task(self, annotation: Dict[str, Any], height: int, width: int) -> Task:
-        category = annotation["category_id"]
-        x, y, w, h = (float(v) for v in annotation["bbox"])
-        found = read_segmentation(annotation.get("segmentation"), (height, width)).segmentation
-        rle, polygons, iou = None, [], 1.0
-        if isinstance(found, dict):
-            rle = found
-            left, top, across, down = (int(v) for v in mask_util.toBbox(rle))
-            if across and down:
-                pixels = mask_util.decode(rle)[top : top + down, left : left + across]
-                outlines = to_polygons(CutMask(pixels.astype(bool), left, top))
-                polygons, iou = [[float(v) for v in p] for p in outlines.polygons], outlines.iou
-        elif found:
-            rle = mask_util.merge(mask_util.frPyObjects(found, height, width))
-            polygons = [[float(v) for v in polygon] for polygon in found]
-        label = self.categories[category]
-        return Task(annotation, category, label, (x, y, w, h), polygons, iou, rle)
+
+def task_of(
+    annotation: Dict[str, Any], categories: Mapping[Any, str], height: int, width: int
+) -> Task:
+    """An annotation of a COCO file as an object to write.
+
+    Args:
+        annotation: of the file.
+        categories: names by id.
+        height, width: of its image.
+
+    Raises:
+        ValueError: for a mask that is none, or of an image of another size.
+    """
+    category = annotation["category_id"]
+    x, y, w, h = (float(v) for v in annotation["bbox"])
+    found = read_segmentation(annotation.get("segmentation"), (height, width)).segmentation
+    rle, polygons, iou = None, [], 1.0
+    if isinstance(found, dict):
+        rle = found
+        left, top, across, down = (int(v) for v in mask_util.toBbox(rle))
+        pixels = mask_util.decode(rle)[top : top + down, left : left + across]
+        outlines = to_polygons(CutMask(pixels.astype(bool), left, top))
+        polygons, iou = [[float(v) for v in p] for p in outlines.polygons], outlines.iou
+    elif found:
+        rle = mask_util.merge(mask_util.frPyObjects(found, height, width))
+        polygons = [[float(v) for v in polygon] for polygon in found]
+    return Task(annotation, category, categories[category], (x, y, w, h), polygons, iou, rle)
 
 
 def joined(polygons: List[List[float]]) -> np.ndarray:
