@@ -131,6 +131,10 @@ def add_seg_every_thing_config(cfg: CN) -> None:
     cfg.MODEL.WEIGHT_TRANSFER.NUM_LAYERS = 2
     # Between the layers: "leaky_relu" (slope 0.1), "relu" or "none".
     cfg.MODEL.WEIGHT_TRANSFER.ACTIVATION = "leaky_relu"
+    # Factor on the initial weights of T's first layer.  Where no class vector of set A reaches, T
+    # never learns and keeps them, so that filters of set B are in part drawn by chance: 1 (the
+    # paper's) keeps all of that, 0.1 a hundredth of its energy.
+    cfg.MODEL.WEIGHT_TRANSFER.INIT_SCALE = 1.0
     # Stop the gradient of the mask loss at the class vectors (paper, section 3.3).
     cfg.MODEL.WEIGHT_TRANSFER.STOP_GRADIENT = True
     # Centre the class vectors on set A and scale each to unit length.  Not in the paper.

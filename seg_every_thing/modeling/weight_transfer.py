@@ -63,6 +63,7 @@ class WeightTransfer(nn.Module):
         output_dim: int = 256,
         num_layers: int = 2,
         activation: str = "leaky_relu",
+        init_scale: float = 1.0,
     ) -> None:
         """
         Args:
@@ -70,9 +71,12 @@ class WeightTransfer(nn.Module):
             output_dim: channels of the mask features, also the width of the hidden layers.
             num_layers: number of fully connected layers.
             activation: between the layers: "leaky_relu" (slope 0.1), "relu" or "none".
+            init_scale: factor on the initial weights of the first layer.  Training moves them
+                within the span of the class vectors of set A alone; what is outside keeps its
+                initial, random weights, and reaches the filters of set B.
 
         Raises:
-            ValueError: for fewer than 1 layer or an unknown activation.
+            ValueError: for fewer than 1 layer, an unknown activation or a negative scale.
         """
         super().__init__()
         if num_layers < 1:
@@ -82,11 +86,15 @@ class WeightTransfer(nn.Module):
                 f"MODEL.WEIGHT_TRANSFER.ACTIVATION '{activation}' is not one of "
                 f"{', '.join(ACTIVATIONS)}"
             )
+        if init_scale < 0:
+            raise ValueError(f"MODEL.WEIGHT_TRANSFER.INIT_SCALE must be at least 0: {init_scale}")
         layers = []
         for i in range(num_layers):
             layer = nn.Linear(input_dim if i == 0 else output_dim, output_dim)
             # Scaled by the number of outputs whatever the input width, as in the original.
             weight_init.c2_msra_fill(layer)
+            if i == 0:
+                layer.weight.data.mul_(init_scale)
             layers += [layer] if i == num_layers - 1 else [layer, ACTIVATIONS[activation]()]
         self.layers = nn.Sequential(*layers)
 
@@ -97,6 +105,7 @@ class WeightTransfer(nn.Module):
             "output_dim": cfg.MODEL.ROI_MASK_HEAD.CONV_DIM,
             "num_layers": cfg.MODEL.WEIGHT_TRANSFER.NUM_LAYERS,
             "activation": cfg.MODEL.WEIGHT_TRANSFER.ACTIVATION,
+            "init_scale": cfg.MODEL.WEIGHT_TRANSFER.INIT_SCALE,
         }
 
     def forward(self, class_vectors: torch.Tensor) -> torch.Tensor:

@@ -155,6 +155,36 @@ def test_initial_weights_are_scaled_by_the_outputs_for_any_input_width(width: in
             assert abs(parameter.mean().item()) < 0.002
 
 
+@pytest.mark.parametrize("scale", [1.0, 0.0])
+def test_what_set_a_never_says_keeps_its_initial_weights(scale: float) -> None:
+    torch.manual_seed(0)
+    transfer = WeightTransfer(input_dim=8, output_dim=16, init_scale=scale).double()
+    seen = torch.randn(5, 8, dtype=torch.float64)
+    unseen = torch.linalg.qr(torch.cat([seen, torch.randn(1, 8)]).T)[0][:, -1]
+    torch.testing.assert_close(seen @ unseen, torch.zeros(5).double())
+    before = transfer.layers[0].weight.detach() @ unseen
+    optimizer = torch.optim.SGD(transfer.parameters(), lr=0.1, momentum=0.9)
+    for _ in range(20):
+        loss = (transfer(seen) - 1).square().mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert loss < 0.1  # it has learned: filters of 0 have a loss of 1
+    torch.testing.assert_close(transfer.layers[0].weight @ unseen, before)
+    # Without initial weights the unseen part of a class vector of set B has no effect.
+    change = (transfer(seen + unseen) - transfer(seen)).abs().max()
+    assert change < 1e-12 if scale == 0 else change > 0.1
+
+
+def test_the_initial_scale_is_that_of_the_first_layer_alone() -> None:
+    layers = []
+    for scale in (1.0, 0.25):
+        torch.manual_seed(0)
+        layers.append(WeightTransfer(input_dim=8, output_dim=3, init_scale=scale).layers)
+    assert torch.equal(layers[1][0].weight, layers[0][0].weight / 4)
+    assert torch.equal(layers[1][2].weight, layers[0][2].weight)
+
+
 @pytest.mark.parametrize("activation", ["leaky_relu", "relu", "none"])
 def test_gradient_of_transfer(activation: str) -> None:
     torch.manual_seed(0)
@@ -173,6 +203,7 @@ def test_gradient_of_transfer(activation: str) -> None:
     ("arguments", "message"),
     [
         ({"num_layers": 0}, "NUM_LAYERS must be at least 1: 0"),
+        ({"init_scale": -1.0}, "INIT_SCALE must be at least 0: -1.0"),
         ({"activation": "gelu"}, "ACTIVATION 'gelu' is not one of leaky_relu, relu, none"),
     ],
 )
