@@ -60,7 +60,8 @@ _SYMPTOMS: Tuple[Tuple[str, str, str, str], ...] = (
         r"torchvision",
         r"undefined symbol|torchvision::nms|cannot open shared object|partially initialized",
         "torchvision is built for another torch than {torch}",
-        "pip install --force-reinstall torchvision=={torchvision_for_torch} torch=={torch}",
+        "pip install --force-reinstall torch=={torch} torchvision=={torchvision_for_torch}, "
+        "both of one index: builds for the CPU and for CUDA do not mix",
     ),
     (
         r"cv2",

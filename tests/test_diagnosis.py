@@ -83,7 +83,7 @@ FAULTS: List[Tuple[str, BaseException, bool, str, str]] = [
     ("detectron2", missing("detectron2"), True, "detectron2 is not installed", "git clone"),
     (
         *("torchvision", RuntimeError("operator torchvision::nms does not exist"), True),
-        *("torchvision is built for another torch", r"torchvision==0\.\d+\.\d torch==2"),
+        *("torchvision is built for another torch", r"torch==2\S+ torchvision==0\.\d+\.\d, both"),
     ),
     (
         *("pycocotools.mask", ValueError("numpy.dtype size changed, may indicate binary"), True),

@@ -19,6 +19,7 @@ COMMANDS = {
     "prepare-vg": "seg_every_thing.cli.prepare_vg",
     "align": "seg_every_thing.cli.align",
     "convert": "seg_every_thing.cli.convert",
+    "export": "seg_every_thing.cli.export",
     "study": "seg_every_thing.cli.study",
     "benchmark": "seg_every_thing.cli.benchmark",
     "doctor": "seg_every_thing.cli.doctor",

@@ -1,0 +1,1 @@
+"""Models for programs that do not have this package."""
