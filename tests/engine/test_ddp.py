@@ -14,6 +14,7 @@ from detectron2.utils.events import EventStorage
 from helpers import shapes_config
 
 from seg_every_thing import Trainer, register_shapes
+from seg_every_thing.engine.teaching import write_taught_masks
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -43,13 +44,14 @@ RUNS = (
 )
 
 
-def _steps_with_masks_on_one_rank(root: str, output: str) -> None:
+def _steps_with_masks_on_one_rank(root: str, output: str, taught: str) -> None:
     """Runs in each process.  Rank 1 has no mask, then no object at all."""
     torch.set_num_threads(1)
     register_shapes(root, num_train=12, num_val=6)
     for options in RUNS:
         cfg = shapes_config("maskx", Path(output), *options, "SOLVER.IMS_PER_BATCH", 4)
         box_losses = cfg.MODEL.ROI_MASK_HEAD.BOX_LOSS.ENABLED
+        cfg.DATASETS.PSEUDO_MASKS = taught * box_losses
         trainer = Trainer(cfg)
         batch: Any = next(iter(trainer.data_loader))
         for kind in ("no mask", "no object"):
@@ -67,6 +69,7 @@ def _steps_with_masks_on_one_rank(root: str, output: str) -> None:
             if box_losses:
                 nothing = kind == "no object" and comm.get_rank() == 1
                 assert (losses["loss_mask_projection"].item() == 0) == nothing
+                assert (losses["loss_mask_pseudo"].item() == 0) == nothing
             sum(losses.values()).backward()
             flat = torch.cat(
                 [p.grad.flatten() for p in trainer.model.parameters() if p.requires_grad]
@@ -77,11 +80,14 @@ def _steps_with_masks_on_one_rank(root: str, output: str) -> None:
 
 
 def test_a_rank_without_masks_neither_fails_nor_hangs(tiny_shapes: Path, tmp_path: Path) -> None:
+    taught = tmp_path / "taught"
+    cfg = shapes_config("class_agnostic", tmp_path, "MODEL.WEIGHTS", "")
+    write_taught_masks(cfg, Trainer.build_model(cfg), taught, {"sha256": "0"})
     launch(
         _steps_with_masks_on_one_rank,
         2,
         dist_url="auto",
-        args=(str(tiny_shapes), str(tmp_path)),
+        args=(str(tiny_shapes), str(tmp_path), str(taught)),
     )
 
 

@@ -170,21 +170,28 @@ def test_selection() -> None:
 
 @pytest.mark.parametrize("architecture", ["GeneralizedRCNN", "BoxToMask"])
 @pytest.mark.parametrize("train_on", ["proposals", "gt_boxes", "both"])
-def test_models_from_config_train(architecture: str, train_on: str) -> None:
+@pytest.mark.parametrize("frozen", [False, True])
+def test_models_from_config_train(architecture: str, train_on: str, frozen: bool) -> None:
     cfg = make_cfg(
         meta_architecture=architecture,
         roi_mask_head__predictor="class_agnostic",
         roi_mask_head__train_on=train_on,
         roi_mask_head__box_scale=1.25,
         datasets__pseudo_masks="taught",
+        freeze_detector=frozen,
     )
     model, batch = Trainer.build_model(cfg), make_batch()
     x = batch[0]["instances"]
     x.gt_pseudo_masks = torch.randint(256, (2, 12, 12), dtype=torch.uint8)
     x.gt_has_pseudo = torch.tensor([False, True])
-    losses = model(batch)
+    with torch.autocast("cpu", torch.bfloat16, enabled=frozen):
+        losses = model(batch)
     assert losses["loss_mask_pseudo"] > 0 and losses["loss_mask"] > 0
+    assert losses["loss_mask_pseudo"].dtype == torch.float32
     sum(losses.values()).backward()
+    for name, parameter in model.named_parameters():
+        if "mask_head" in name:
+            assert torch.isfinite(parameter.grad).all() and parameter.grad.any(), name
 
 
 def test_other_mask_heads_are_refused() -> None:
