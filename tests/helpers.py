@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 from typing import Any, Dict, List
 
+import pytest
 import torch
 from detectron2.config import CfgNode
 from torch import nn
@@ -43,6 +44,15 @@ def run_in_foreign_project(script: str, folder: Path) -> "subprocess.CompletedPr
         text=True,
         check=False,
     )
+
+
+def detectron2_config_file(name: str) -> str:
+    """A config of detectron2's own zoo; the test is skipped where detectron2 has none."""
+    zoo = pytest.importorskip("detectron2.model_zoo", reason="needs pkg_resources")
+    try:
+        return zoo.get_config_file(name)
+    except RuntimeError:
+        pytest.skip("detectron2 is not installed with the config files of its zoo")
 
 
 def snapshot(model: nn.Module) -> Dict[str, torch.Tensor]:

@@ -3,6 +3,7 @@
 import importlib
 import logging
 import pickle
+import re
 import tarfile
 import time
 import zipfile
@@ -149,15 +150,13 @@ def load_tensors(path: str) -> Any:
     except OSError as e:
         raise ValueError(f"cannot read '{path}': {e.strerror or e}") from e
     except pickle.UnpicklingError as e:
-        reason = str(e).rpartition("WeightsUnpickler error: ")[2].strip().splitlines() or [""]
         raise ValueError(
-            f"refused to load '{path}': it holds more than tensors and plain values ({reason[0]})"
+            f"refused to load '{path}': it holds more than tensors and plain values ({_reason(e)})"
         ) from e
     except ValueError:
         raise
     except Exception as e:  # corrupt bytes give errors of any kind
-        reason = str(e).strip().splitlines() or [type(e).__name__]
-        raise ValueError(f"'{path}' is not a valid checkpoint: {reason[0]}") from e
+        raise ValueError(f"'{path}' is not a valid checkpoint: {_reason(e)}") from e
 
 
 def read_state_dict(path: PathLike, key: str) -> Dict[str, torch.Tensor]:
@@ -177,12 +176,21 @@ def read_state_dict(path: PathLike, key: str) -> Dict[str, torch.Tensor]:
         else:
             state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as e:  # damaged files raise errors of any kind
-        reason = (str(e) or type(e).__name__).splitlines()[0]
-        raise ValueError(f"{key}: cannot read '{path}': {reason}") from e
+        raise ValueError(f"{key}: cannot read '{path}': {_reason(e)}") from e
     if not isinstance(state, dict) or not all(torch.is_tensor(x) for x in state.values()):
         raise ValueError(f"{key}: '{path}' is not a state dict, that is, a dict of tensors alone")
     check_finite(state, str(path))
     return state
+
+
+def _reason(error: Exception) -> str:
+    """The line of an error that says why, without torch's advice to load the file all the same."""
+    text = str(error)
+    blocked = re.search(r"unsupported GLOBAL (\S+) whose module \S+ is blocked", text)
+    if blocked:
+        return blocked[0]
+    lines = text.rpartition("WeightsUnpickler error: ")[2].strip().splitlines()
+    return lines[0] if lines else type(error).__name__
 
 
 def _is_torchscript(path: str) -> bool:

@@ -6,10 +6,10 @@ from typing import Any, Dict, List
 
 import pytest
 import torch
-from detectron2 import model_zoo
 from detectron2.config import get_cfg
 from detectron2.data import DatasetCatalog, DatasetMapper
 from detectron2.utils.events import EventStorage
+from helpers import detectron2_config_file
 
 from seg_every_thing import Trainer, add_seg_every_thing_config
 
@@ -23,7 +23,7 @@ def stock_config(dataset: str, output: Path, *opts: Any) -> Any:
     cfg = get_cfg()
     add_seg_every_thing_config(cfg)
     stock = "COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_1x.yaml"
-    cfg.merge_from_file(model_zoo.get_config_file(stock))
+    cfg.merge_from_file(detectron2_config_file(stock))
     cfg.merge_from_list(
         [
             # What any data set of one's own needs, and sizes for a small machine.

@@ -30,7 +30,7 @@ def runs(pid: int) -> bool:
         return False
 
 
-def until(condition: Callable[[], Any], seconds: float = 10) -> Any:
+def until(condition: Callable[[], Any], seconds: float = 60) -> Any:
     deadline = time.monotonic() + seconds
     while not condition() and time.monotonic() < deadline:
         time.sleep(0.02)
@@ -64,7 +64,7 @@ class Program:
     def exit_code(self) -> int:
         """When all is over, within seconds."""
         self.process.join(10)
-        assert until(lambda: not any(map(runs, self.pids)), 5), "a process goes on"
+        assert until(lambda: not any(map(runs, self.pids))), "a process goes on"
         return self.process.exitcode
 
 

@@ -10,7 +10,7 @@ from detectron2.layers import ShapeSpec
 from detectron2.modeling.roi_heads import build_mask_head, build_roi_heads
 from detectron2.structures import BitMasks, Boxes, ImageList, Instances
 from detectron2.utils.events import EventStorage
-from helpers import run_in_foreign_project
+from helpers import detectron2_config_file, run_in_foreign_project
 
 from seg_every_thing.modeling.ablations import (
     AblationRes5ROIHeads,
@@ -300,6 +300,8 @@ print(*first)
 
 
 def test_in_a_foreign_project(tmp_path: Path) -> None:
+    for base in ("R_50_FPN", "R_50_C4"):  # those of losses()
+        detectron2_config_file(f"COCO-InstanceSegmentation/mask_rcnn_{base}_1x.yaml")
     done = run_in_foreign_project(FOREIGN, tmp_path)
     wanted = "loss_box_reg loss_cls loss_mask loss_rpn_cls loss_rpn_loc"
     assert done.stdout.strip() == wanted, done.stderr[-2000:]
