@@ -76,7 +76,8 @@ def with_pooler_levels(
     Raises:
         ValueError: for another value than :data:`POOLER_LEVELS`.
     """
-    levels = cfg.MODEL.ROI_MASK_HEAD.POOLER_LEVELS
+    # The heads of the Mask R-CNN ablations run without our keys.
+    levels = cfg.MODEL.ROI_MASK_HEAD.get("POOLER_LEVELS", "assigned")
     if levels not in POOLER_LEVELS:
         raise ValueError(
             f"MODEL.ROI_MASK_HEAD.POOLER_LEVELS '{levels}' is not one of {', '.join(POOLER_LEVELS)}"
