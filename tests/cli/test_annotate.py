@@ -192,7 +192,7 @@ def test_from_a_table_to_other_formats(
     assert made["bbox"] == BOX and made["segmentation"]
     (line,) = (data.parent / "out_yolo" / "labels" / "1.txt").read_text().splitlines()
     assert line.startswith("0 ") and len(line.split()) > 9
-    assert json.loads(data.with_name("out_cvat.json").read_text())["annotations"]
+    assert json.loads((data.parent / "out_cvat" / "annotations.json").read_text())["annotations"]
 
     table.write_text("file_name,label,x,y,width,height\n1.png,cup,10,8,0,18\n")
     with pytest.raises(SystemExit):

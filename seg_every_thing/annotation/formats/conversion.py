@@ -7,7 +7,15 @@ from pathlib import Path
 from typing import Callable, Dict, Iterable, Optional
 
 from ...data.json_stream import iter_members
-from ...files import PathLike, check_targets, file_digest, printable, read_json, write_json
+from ...files import (
+    PathLike,
+    check_targets,
+    file_digest,
+    make_output_dir,
+    printable,
+    read_json,
+    write_json,
+)
 from . import csv_table, cvat, label_studio, labelme, voc, yolo
 from .image_folder import ImageFolder
 from .records import Reader, write_coco
@@ -29,7 +37,6 @@ WRITERS: Dict[str, Callable[[Work], Tally]] = {
     "label-studio-brush": functools.partial(label_studio.write, with_brush=True),
     "cvat": cvat.write,
 }
-_FOLDERS = ("yolo", "labelme")
 _MADE_BY = "boxes in the format '{}', as COCO by seg_every_thing"
 _MARK = "seg_every_thing.json"
 
@@ -71,9 +78,8 @@ def boxes_as_coco(
 
 
 def place_of(format: str, annotations: Path) -> Path:
-    """Where :func:`write_as` writes: a file or folder beside the COCO file."""
-    ending = "" if format in _FOLDERS else ".json"
-    return annotations.with_name(f"{annotations.stem}_{format.replace('-', '_')}{ending}")
+    """Where :func:`write_as` writes: a folder beside the COCO file."""
+    return annotations.with_name(f"{annotations.stem}_{format.replace('-', '_')}")
 
 
 def check_places(formats: Iterable[str], annotations: Path) -> None:
@@ -86,7 +92,7 @@ def check_places(formats: Iterable[str], annotations: Path) -> None:
         target = place_of(format, annotations)
         if format == "label-studio-brush":
             label_studio.brush()
-        if format in _FOLDERS and target.exists() and not (target / _MARK).is_file():
+        if target.exists() and not (target / _MARK).is_file():
             raise ValueError(f"'{printable(target)}' exists and was not made by --to: move it away")
 
 
@@ -99,7 +105,7 @@ def write_as(format: str, annotations: Path, image_root: Path) -> Path:
         image_root: folder of the images.
 
     Returns:
-        The file or folder.
+        The folder.
 
     Raises:
         ValueError: naming what cannot be written in the format.
@@ -110,14 +116,11 @@ def write_as(format: str, annotations: Path, image_root: Path) -> Path:
     if (target / _MARK).is_file() and read_json(target / _MARK) == mark:
         logger.info("'%s' is up to date", printable(target))
         return target
-    is_folder = format in _FOLDERS
-    made = target.with_name(f".{target.name}.part") if is_folder else target
-    if is_folder:
-        shutil.rmtree(made, ignore_errors=True)
-    tally = WRITERS[format](Work(annotations, ImageFolder(image_root), made))
-    if is_folder:
-        write_json(made / _MARK, mark)
-        shutil.rmtree(target, ignore_errors=True)
-        made.rename(target)
+    made = target.with_name(f".{target.name}.part")
+    shutil.rmtree(made, ignore_errors=True)
+    tally = WRITERS[format](Work(annotations, ImageFolder(image_root), make_output_dir(made)))
+    write_json(made / _MARK, mark)
+    shutil.rmtree(target, ignore_errors=True)
+    made.rename(target)
     logger.info("'%s': %s", printable(target), tally)
     return target

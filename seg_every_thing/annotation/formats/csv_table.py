@@ -1,5 +1,6 @@
 """Tables of boxes, a line a box."""
 
+import contextlib
 import csv
 import itertools
 from pathlib import Path
@@ -22,7 +23,7 @@ _BOXES = (
 
 
 def read(source: Path, folder: ImageFolder, names: Optional[List[str]]) -> Iterator[ReadImage]:
-    """Read a table whose first line names its columns.
+    """Read a table whose first line names its columns; it is held in memory, being in any order.
 
     Args:
         source: a file with the columns file_name, label and x, y, width, height (or xmin, ymin,
@@ -34,7 +35,7 @@ def read(source: Path, folder: ImageFolder, names: Optional[List[str]]) -> Itera
         ValueError: naming file and line.
     """
     images: Dict[str, List[ReadObject]] = {}
-    with open(source, newline="", encoding="utf-8-sig") as f:
+    with _readable(source), open(source, newline="", encoding="utf-8-sig") as f:
         sample = f.readline()
         f.seek(0)
         delimiter = max(",;\t", key=sample.count)
@@ -56,6 +57,14 @@ def read(source: Path, folder: ImageFolder, names: Optional[List[str]]) -> Itera
                 raise ValueError(f"'{printable(source)}', line {table.line_num}: {e}") from e
     for name, objects in images.items():
         yield ReadImage(name, *folder.size(name), objects)
+
+
+@contextlib.contextmanager
+def _readable(source: Path) -> Iterator[None]:
+    try:
+        yield
+    except (UnicodeDecodeError, csv.Error) as e:
+        raise ValueError(f"'{printable(source)}' is no table in UTF-8: {e}") from e
 
 
 def _number(text: Optional[str], key: str) -> float:

@@ -8,7 +8,7 @@ from .tasks import ImageTasks, Tally, Task, Work
 
 
 def write(work: Work) -> Tally:
-    """Write a COCO file whose ids of all kinds are 1, 2, ... and whose names have slashes.
+    """Write annotations.json, whose ids of all kinds are 1, 2, ... and whose names have slashes.
 
     Masks and crowds stay as they are; an object without a mask has an empty ``segmentation``, and
     CVAT takes its box.  What an id was is kept in ``attributes.original_id``.
@@ -19,7 +19,7 @@ def write(work: Work) -> Tally:
     """
     tally = Tally()
     new_ids = {category: i for i, category in enumerate(work.categories, 1)}
-    with written_atomically(work.target) as f:
+    with written_atomically(work.target / "annotations.json") as f:
         writer = MemberWriter(f)
         writer.put("licenses", [{"id": 0, "name": "", "url": ""}])
         writer.put("info", {"description": f"{work.source.name} for CVAT"})

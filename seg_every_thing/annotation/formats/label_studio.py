@@ -58,20 +58,21 @@ def read(source: Path, folder: ImageFolder, names: Optional[List[str]]) -> Itera
 
 def _image(task: Dict[str, Any], folder: ImageFolder) -> ReadImage:
     data = task["data"]
-    name = _find(data.get("image") or data.get("img") or next(iter(data.values())), folder)
+    name = _find(data.get("image") or next(iter(data.values()), ""), folder)
     answers = [a for a in task.get("annotations", ()) if not a.get("was_cancelled")]
     regions = answers[0]["result"] if answers else []
     found, size = [], None
-    for region in regions:
+    for number, region in enumerate(regions, 1):
         try:
             kind = region.get("type")
             if kind not in _LABELS:
                 continue  # choices, texts and relations say nothing of places
             size = region["original_height"], region["original_width"]
             found.append(_object(region, kind, *size))
-        except (KeyError, TypeError, ValueError) as e:
+        except (AttributeError, KeyError, TypeError, ValueError) as e:
             reason = f"{e} is missing" if isinstance(e, KeyError) else str(e)
-            raise ValueError(f"region '{region.get('id')}': {reason}") from e
+            own_id = region.get("id") if isinstance(region, dict) else number
+            raise ValueError(f"region '{own_id}': {reason}") from e
     height, width = size or folder.size(name)
     return ReadImage(name, int(height), int(width), found)
 
@@ -108,7 +109,7 @@ def _object(region: Dict[str, Any], kind: str, height: int, width: int) -> ReadO
 
 
 def write(work: Work, with_brush: bool = False) -> Tally:
-    """Write tasks with predictions, and beside them the labeling interface that shows them.
+    """Write tasks with predictions (tasks.json), and the labeling interface that shows them.
 
     A mask is a region a part; with ``with_brush`` one brush region, holes and all.  An object
     without a mask is a rectangle.  Crowds are left out.  Image URLs are those of local files.
@@ -120,7 +121,7 @@ def write(work: Work, with_brush: bool = False) -> Tally:
     tally, before = Tally(), "\n"
     if with_brush:
         brush()
-    with written_atomically(work.target) as f:
+    with written_atomically(work.target / "tasks.json") as f:
         f.write("[")
         for image in work.images():
             regions: List[Dict[str, Any]] = []
@@ -135,7 +136,7 @@ def write(work: Work, with_brush: bool = False) -> Tally:
             f.write(before + encode({"data": {_TO: url}, "predictions": [prediction]}))
             before = ",\n"
         f.write("\n]\n")
-    write_text(work.target.with_suffix(".xml"), _interface(work, with_brush))
+    write_text(work.target / "interface.xml", _interface(work, with_brush))
     return tally
 
 

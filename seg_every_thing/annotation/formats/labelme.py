@@ -12,7 +12,7 @@ from typing import Any, Dict, Iterator, List, Optional, Tuple
 import numpy as np
 from PIL import Image
 
-from ...files import make_output_dir, printable, read_json, write_text
+from ...files import printable, read_json, write_text
 from ..encoding import CutMask, to_rle
 from .image_folder import ImageFolder
 from .records import ReadImage, ReadObject, checked_object, polygon_object
@@ -39,7 +39,7 @@ def read(source: Path, folder: ImageFolder, names: Optional[List[str]]) -> Itera
         content = read_json(path)
         try:
             yield _image(content, path, folder)
-        except (KeyError, TypeError, ValueError) as e:
+        except (AttributeError, KeyError, TypeError, ValueError) as e:
             reason = f"{e} is missing" if isinstance(e, KeyError) else str(e)
             raise ValueError(f"'{printable(path)}': {reason}") from e
 
@@ -69,7 +69,7 @@ def _image(content: Any, path: Path, folder: ImageFolder) -> ReadImage:
                 groups[key].append(points.ravel().tolist())
             else:
                 raise ValueError(f"a {kind} is neither rectangle nor polygon nor mask: remove it")
-        except (KeyError, TypeError, ValueError) as e:
+        except (AttributeError, KeyError, TypeError, ValueError) as e:
             reason = f"{e} is missing" if isinstance(e, KeyError) else str(e)
             raise ValueError(f"shape {number}: {reason}") from e
     found += [polygon_object(label, polygons) for (label, _), polygons in groups.items()]
@@ -100,7 +100,6 @@ def write(work: Work) -> Tally:
         ValueError: when two images would share a file.
         OSError: when something cannot be written.
     """
-    make_output_dir(work.target)
     tally = Tally()
     root = work.folder.root.resolve()
     for image in work.images():

@@ -99,7 +99,7 @@ class Work:
         Args:
             source: the COCO file.
             folder: of its images.
-            target: file or folder to write.
+            target: folder to write, which is there.
         """
         self.source, self.folder, self.target = source, folder, target
         self.categories = {

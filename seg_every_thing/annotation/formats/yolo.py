@@ -6,7 +6,7 @@ from typing import Dict, Iterator, List, Optional
 import numpy as np
 import yaml
 
-from ...files import PathLike, make_output_dir, printable, read_text, write_text
+from ...files import PathLike, printable, read_text, write_text
 from .image_folder import ImageFolder
 from .records import ReadImage, ReadObject, checked_object, polygon_object
 from .tasks import Tally, Task, Work, file_for, joined
@@ -135,7 +135,6 @@ def write(work: Work) -> Tally:
         ValueError: when two images would share a file.
         OSError: when something cannot be written.
     """
-    make_output_dir(work.target)
     index = {category: i for i, category in enumerate(work.categories)}
     tally = Tally()
     for image in work.images():

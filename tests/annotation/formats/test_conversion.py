@@ -25,7 +25,7 @@ def test_reading_again_gives_the_same_file(tmp_path: Path) -> None:
         read_as("csv", tmp_path / "none.csv", images)
 
 
-@pytest.mark.parametrize("format", ["yolo", "labelme"])
+@pytest.mark.parametrize("format", ["yolo", "labelme", "label-studio", "cvat"])
 def test_folders_are_replaced_only_if_ours(tmp_path: Path, format: str) -> None:
     folder = write_masks(tmp_path, format)
     source = tmp_path / "d" / "boxes.json"
@@ -66,7 +66,7 @@ def test_bad_objects_are_named(tmp_path: Path) -> None:
 
 
 def test_cvat_counts_from_1(tmp_path: Path) -> None:
-    path = write_masks(tmp_path, "cvat")
+    path = write_masks(tmp_path, "cvat") / "annotations.json"
     content = json.loads(path.read_text())
     COCO(str(path))
     assert [c["id"] for c in content["categories"]] == [1, 2]

@@ -52,6 +52,14 @@ def test_bad_tables_are_named(tmp_path: Path, text: str, what: str) -> None:
     assert "boxes.csv'" in str(error.value)
 
 
+def test_what_is_no_text_is_refused(tmp_path: Path) -> None:
+    images = picture(tmp_path, "a.png")
+    path = tmp_path / "boxes.csv"
+    path.write_bytes(b"file_name,label,x,y,width,height\na.png,caf\xe9,1,2,10,20\n")
+    with pytest.raises(ValueError, match="boxes.csv' is no table in UTF-8"):
+        read_as("csv", path, images)
+
+
 def test_a_name_that_fits_two_images_is_refused(tmp_path: Path) -> None:
     picture(tmp_path, "x/a.png")
     images = picture(tmp_path, "y/a.png")

@@ -56,6 +56,7 @@ def test_percent_become_pixels(tmp_path: Path, url: str) -> None:
         (region("rectanglelabels", x=1, y=1, width=2, height=2, rotation=30), "turned by 30"),
         (region("rectanglelabels", x=1, y=1, width=2), "'height' is missing"),
         (region("rectanglelabels", x=1, y=1, width=0, height=2), "no area"),
+        (region("polygonlabels", points="here"), "could not convert"),
     ],
 )
 def test_bad_regions_are_named(tmp_path: Path, bad: Any, what: str) -> None:
@@ -68,13 +69,23 @@ def test_bad_regions_are_named(tmp_path: Path, bad: Any, what: str) -> None:
 def test_other_json_is_refused(tmp_path: Path) -> None:
     images = picture(tmp_path, "a.png")
     path = tmp_path / "export.json"
-    path.write_text('{"images": []}')
-    with pytest.raises(ValueError, match="export.json"):
+    for content in (
+        '{"images": []}',
+        "[3]",
+        '[{"id": 1}]',
+        '[{"data": {}}]',
+        '[{"data": {"a": 3}}]',
+    ):
+        path.write_text(content)
+        with pytest.raises(ValueError, match="export.json'"):
+            read_as("label-studio", path, images)
+    path.write_text('[{"data": {"image": "a.png"}, "annotations": [{"result": [5]}]}]')
+    with pytest.raises(ValueError, match="task 1: region '1': "):
         read_as("label-studio", path, images)
 
 
 def test_predictions_fit_their_interface(tmp_path: Path) -> None:
-    path = write_masks(tmp_path, "label-studio")
+    path = write_masks(tmp_path, "label-studio") / "tasks.json"
     first, second = json.loads(path.read_text())
     assert first["data"] == {"image": "/data/local-files/?d=1.png"}
     (prediction,) = first["predictions"]
@@ -87,7 +98,7 @@ def test_predictions_fit_their_interface(tmp_path: Path) -> None:
     box = regions[3]["value"]
     assert np.allclose([box["x"], box["width"]], [50 / 0.64, 10 / 0.64])
 
-    view = ElementTree.parse(path.with_suffix(".xml")).getroot()
+    view = ElementTree.parse(path.with_name("interface.xml")).getroot()
     controls = {tag.get("name"): tag for tag in view if tag.tag.endswith("Labels")}
     for r in regions:
         control = controls[r["from_name"]]

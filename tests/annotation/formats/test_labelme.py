@@ -59,6 +59,7 @@ def test_rectangles_groups_and_masks(tmp_path: Path) -> None:
         (shape("rectangle", [1, 1], [1, 2]), "shape 1: its box .* no area"),
         (shape("polygon", [1, 1], [1, 2]), "shape 1: its polygon has 2 points"),
         (shape("mask", [1, 1], [1, 2], mask="aaaa"), "shape 1: its mask is no picture"),
+        (7, "shape 1: "),
         ({"label": "cup", "shape_type": "polygon"}, "shape 1: 'points' is missing"),
     ],
 )

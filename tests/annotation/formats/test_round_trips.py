@@ -18,7 +18,7 @@ def package(name: str) -> Any:
 
 
 def test_pycocotools_draws_the_masks(tmp_path: Path) -> None:
-    coco = COCO(str(write_masks(tmp_path, "cvat")))
+    coco = COCO(str(write_masks(tmp_path, "cvat") / "annotations.json"))
     masks = [coco.annToMask(coco.anns[i]).astype(bool) for i in (1, 2)]
     assert (masks[0] == two_parts()).all() and (masks[1] == ellipse(BOX)).all()
     assert [coco.anns[i]["area"] for i in (1, 2)] == [mask.sum() for mask in masks]
@@ -27,7 +27,7 @@ def test_pycocotools_draws_the_masks(tmp_path: Path) -> None:
 def test_datumaro_gives_back_what_was_written(tmp_path: Path) -> None:
     """The reader of CVAT is a fork of it."""
     datumaro = package("datumaro")
-    path = write_masks(tmp_path, "cvat")
+    path = write_masks(tmp_path, "cvat") / "annotations.json"
     root = tmp_path / "data"
     (root / "annotations").mkdir(parents=True)
     shutil.copytree(tmp_path / "d" / "images", root / "images" / "default")
@@ -76,7 +76,7 @@ def test_masks_that_cvat_calls_crowds_come_back(tmp_path: Path) -> None:
 
 def test_supervision_reads_coco_and_yolo(tmp_path: Path) -> None:
     supervision = package("supervision")
-    path = write_masks(tmp_path, "cvat")
+    path = write_masks(tmp_path, "cvat") / "annotations.json"
     images = str(tmp_path / "d" / "images")
     read = supervision.DetectionDataset
     found = read.from_coco(images, str(path), force_masks=True)
@@ -97,7 +97,7 @@ def test_label_studio_decodes_our_brush(tmp_path: Path) -> None:
     brush = pytest.importorskip(
         "label_studio_sdk.converter.brush", reason="label-studio-sdk is not installed"
     )
-    path = write_masks(tmp_path, "label-studio-brush")
+    path = write_masks(tmp_path, "label-studio-brush") / "tasks.json"
     first, _ = json.loads(path.read_text())
     regions = first["predictions"][0]["result"]
     assert [r["type"] for r in regions] == ["brushlabels", "brushlabels", "rectanglelabels"]
@@ -118,7 +118,7 @@ def test_fiftyone_loads_the_masks(tmp_path: Path, monkeypatch: Any) -> None:
     """Its reader, without its database, which needs a download."""
     monkeypatch.setenv("FIFTYONE_DO_NOT_TRACK", "true")
     reader = package("fiftyone.utils.coco")
-    path = write_masks(tmp_path, "cvat")
+    path = write_masks(tmp_path, "cvat") / "annotations.json"
     _, names, _, _, objects = reader.load_coco_detection_annotations(str(path))
     assert names == {1: "cup", 2: "dog"}
     found = [x.to_detection((64, 48), names, load_segmentation=True) for x in objects[1]]
