@@ -8,6 +8,7 @@ from typing import Any, Callable, Dict
 from ..data.images import reason_of
 from ..engine.ranks import launch
 from ..files import check_targets, make_output_dir, printable
+from ..leftovers import temporary_folder
 from ..locks import folder_in_use
 from .finished import finished_report
 from .index import Index
@@ -105,9 +106,9 @@ def dry_run(options: Options) -> Report:
     """
     check_run(options)
     cfg = model_config(options)
-    folder = make_output_dir(options.work_dir.with_name(f".{options.work_dir.name}.dry"))
-    try:
-        on_bad = cfg.DATASETS.ON_BAD_ANNOTATION
+    make_output_dir(options.work_dir.parent)
+    on_bad = cfg.DATASETS.ON_BAD_ANNOTATION
+    with temporary_folder(options.work_dir) as folder:
         build_index(folder / "index.sqlite", options, on_bad, {}).log()
         index = Index(folder / "index.sqlite")
         failures = {}
@@ -116,16 +117,13 @@ def dry_run(options: Options) -> Report:
                 read_checked(image, options.image_root)
             except (OSError, ValueError) as e:
                 failures[image.file_name] = reason_of(e)
-        found = {
-            "counts": index.counts,
-            "model": "trained" if options.is_trained else "to be trained on these data",
-            "failed_images": failures,
-            "warnings": category_warnings(index.categories),
-        }
         index.close()
-    finally:
-        shutil.rmtree(folder)
-    return found
+    return {
+        "counts": index.counts,
+        "model": "trained" if options.is_trained else "to be trained on these data",
+        "failed_images": failures,
+        "warnings": category_warnings(index.categories),
+    }
 
 
 def _index(options: Options, prints: Prints) -> Index:

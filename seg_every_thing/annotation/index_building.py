@@ -12,6 +12,7 @@ from ..data.coco_tables import CocoTables, is_id
 from ..data.data_report import DataReport
 from ..data.json_stream import encode
 from ..files import printable
+from ..leftovers import temporary_file
 from .formats import coco
 from .index import named_database
 from .options import Options
@@ -52,9 +53,7 @@ def build_index(path: Path, options: Options, on_bad: str, meta: Dict[str, Any])
             aside); the message names the file and the first ten.
         OSError: when the database cannot be written.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.unlink(missing_ok=True)
-    try:
+    with temporary_file(path) as temporary:
         with named_database(path), contextlib.closing(sqlite3.connect(temporary)) as db:
             db.executescript("PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF;" + _TABLES)
             try:
@@ -65,8 +64,6 @@ def build_index(path: Path, options: Options, on_bad: str, meta: Dict[str, Any])
                 raise ValueError(text if source in text else f"{source}: {text}") from e
             db.commit()
         os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
     return report
 
 
@@ -111,7 +108,8 @@ def _fill(
     db.executescript(_INDICES)
     categories = sorted(tables.categories.items())
     counts["held_out"] = _hold_out(db, source, [i for i, _ in categories], options.holdout)
-    for key, value in {**meta, "categories": categories, "counts": counts}.items():
+    kept = {**meta, "categories": categories, "counts": counts, "data_report": report.as_json()}
+    for key, value in kept.items():
         db.execute("INSERT INTO meta VALUES (?, ?)", (key, encode(value)))
     return report
 

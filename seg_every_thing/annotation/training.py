@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any, Dict, Iterator, List, NamedTuple, Set, Tuple
 
 from detectron2.config import CfgNode
+from detectron2.modeling import build_model
 
 from ..config import load_config
 from ..data.images import check_image_size, read_image, reason_of
 from ..data.json_stream import MemberWriter, encode
 from ..engine.launch import own_data_options
 from ..engine.self_training import self_train, train_or_reuse
-from ..engine.trainer import Trainer
 from ..files import check_targets, make_output_dir, read_json, write_json, written_atomically
 from .formats import coco
 from .index import Index
@@ -79,7 +79,7 @@ def training_config(options: Options) -> CfgNode:
     cfg = load_config(options.config_file or DEFAULT_CONFIG, list(options.opts))
     if not cfg.MODEL.MASK_ON:
         raise ValueError(f"'{options.config_file}' has no masks: set MODEL.MASK_ON True")
-    Trainer.build_model(cfg)
+    build_model(cfg)  # quietly, unlike that of the trainer
     return cfg
 
 

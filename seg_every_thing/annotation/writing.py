@@ -76,7 +76,7 @@ def write_output(
         "sha256": file_digest(written),
         "replaces": replaced_digest(options),
         "made_by": about,
-        "input": index.counts,
+        "input": {**index.counts, "annotations_in_detail": index.meta["data_report"]["rows"]},
         "masks": tally.as_json(),
         "quality": quality,
         "validation": checked,

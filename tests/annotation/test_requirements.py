@@ -446,6 +446,23 @@ def test_requirement_11_boxes_that_hold_no_pixel_stay_boxes(
     assert report_of(path)["input"]["unusable"] == 1
 
 
+def test_requirement_11_unusable_annotations_stay_on_request(tmp_path: Path) -> None:
+    bad = [{"bbox": "wide"}, {"bbox": BOX, "category_id": 99}, {"bbox": BOX, "image_id": "99"}]
+    path = write_data(tmp_path / "d", [[*bad, {"bbox": BOX, "segmentation": 5}, {"bbox": BOX}]])
+    with pytest.raises(
+        ValueError, match=r"'wide'.* a segmentation must be .* got 5.*DATASETS.ON_BAD_ANN"
+    ):
+        annotated(path)
+    options = options_for(path)
+    opts = (*options.opts, "DATASETS.ON_BAD_ANNOTATION", "set_aside")
+    after = annotated(path, opts=opts)["annotations"]
+    assert after[:3] == json.loads(path.read_text())["annotations"][:3]
+    assert all(a["segmentation"]["size"] == [HEIGHT, WIDTH] for a in after[3:])
+    rows = report_of(path)["input"]["annotations_in_detail"]
+    assert sum(row["objects"] for row in rows) == 5
+    assert any("wide" in str(row["first"]) for row in rows)
+
+
 @pytest.mark.parametrize("mode", ["L", "I;16", "CMYK", "RGBA", "P", "LA", "1"])
 def test_requirement_11_images_of_any_mode(mode: str, tmp_path: Path) -> None:
     path = write_data(tmp_path / "d", [[{"bbox": BOX}]])
