@@ -25,13 +25,13 @@ def write_many(folder: Path, images: int) -> Path:
         writer = MemberWriter(f)
         writer.start_list("images")
         size = {"file_name": "1.png", "height": HEIGHT, "width": WIDTH}
-        writer.extend(encode({"id": i, **size}) for i in range(images))
+        for i in range(images):
+            writer.extend([encode({"id": i, **size})])
         writer.start_list("annotations")
         # Two passes over the images, so that an image's objects are far apart in the file.
-        writer.extend(
-            encode({"id": i, "image_id": i % images, "category_id": 3, "bbox": [9, 8, 30, 20]})
-            for i in range(2 * images)
-        )
+        for i in range(2 * images):
+            place = {"image_id": i % images, "category_id": 3, "bbox": [9, 8, 30, 20]}
+            writer.extend([encode({"id": i, **place})])
         writer.put("categories", CATEGORIES)
         writer.finish()
     return path

@@ -45,6 +45,7 @@ def annotate_file(options: Options, make_masker: MakeMasker = masker_of) -> Repo
         ValueError: for bad input, an output of others or in use, or when no image can be used.
         OSError: when something cannot be written.
     """
+    start = time.monotonic()
     check_run(options)
     prints = fingerprints(options)
     finished = finished_report(options, prints.file)
@@ -55,7 +56,7 @@ def annotate_file(options: Options, make_masker: MakeMasker = masker_of) -> Repo
     lock = make_output_dir(options.work_dir / f"in_use_{options.group}")
     try:
         with folder_in_use(lock, options.force):
-            report = _annotate(options, prints, make_masker)
+            report = _annotate(options, prints, make_masker, start)
     finally:
         if not (options.work_dir / "index.sqlite").exists():
             shutil.rmtree(options.work_dir)
@@ -64,10 +65,10 @@ def annotate_file(options: Options, make_masker: MakeMasker = masker_of) -> Repo
     return report
 
 
-def _annotate(options: Options, prints: Prints, make_masker: MakeMasker) -> Report:
+def _annotate(options: Options, prints: Prints, make_masker: MakeMasker, start: float) -> Report:
     index = _index(options, prints)
     try:
-        budget = Budget(options, sum(1 for _ in index.images()))
+        budget = Budget(options, sum(1 for _ in index.images()), start)
         model = _model(options, index, prints, budget, make_masker)
         failures = _make(options, index, model, make_masker)
         if options.shard is not None:
@@ -199,7 +200,9 @@ def _make(
     )
     work = Work(options, index.path, model, attempt, make_masker)
     launch(make_masks, options.num_gpus, args=(work,))
-    results = Results(result_files(options.work_dir))
+    # Files of other shards may be open elsewhere.
+    group = "*" if options.shard is None else options.group
+    results = Results(result_files(options.work_dir, group))
     failures = {index.image(n).file_name: why for n, why in results.failures().items()}
     part = work.parts()
     if failures and not any(results.is_done(image.number) for image in index.images(*part)):

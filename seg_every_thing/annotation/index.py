@@ -12,6 +12,7 @@ from typing import Any, Dict, Iterator, List, NamedTuple, Set, Tuple
 from ..files import PathLike, printable
 from .tables_on_disk import id_key
 
+_IMAGE = "number, id, file_name, height, width"
 _OBJECT = "number, id, category, box, wanted, truth"
 _TO_DO = "(wanted OR truth IS NOT NULL)"
 
@@ -74,25 +75,20 @@ class Index:
         """How many images, annotations, objects ... there are."""
         return self.meta["counts"]
 
-    def images(
-        self, part: int = 0, parts: int = 1, *, all_images: bool = False
-    ) -> Iterator[IndexedImage]:
+    def images(self, part: int = 0, parts: int = 1) -> Iterator[IndexedImage]:
         """The images with objects to do, in the order of the file.
 
         Args:
             part, parts: those alone whose number leaves ``part`` when divided by ``parts``.
-            all_images: also those without anything to do.
         """
-        query = "SELECT number, id, file_name, height, width FROM image WHERE number % ? = ?"
-        if not all_images:
-            query += f" AND EXISTS (SELECT 1 FROM object WHERE image = image.number AND {_TO_DO})"
-        query += " ORDER BY number"
+        query = f"""SELECT {_IMAGE} FROM image WHERE number % ? = ? AND EXISTS
+            (SELECT 1 FROM object WHERE image = image.number AND {_TO_DO}) ORDER BY number"""
         for row in self._db.execute(query, (parts, part)):
             yield _image(row)
 
     def image(self, number: int) -> IndexedImage:
         """The image of a number."""
-        query = "SELECT number, id, file_name, height, width FROM image WHERE number = ?"
+        query = f"SELECT {_IMAGE} FROM image WHERE number = ?"
         return _image(self._db.execute(query, (number,)).fetchone())
 
     def size_of(self, image_id: Any) -> Tuple[int, int]:

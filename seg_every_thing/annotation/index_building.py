@@ -22,6 +22,8 @@ from .tables_on_disk import IdsOnDisk, ImagesOnDisk
 MAX_HELD_OUT = 2000
 """Masks that are held out: more would not tell more."""
 
+_FEWEST_KNOWN = 4  # masks of a class that gives one, however small the share
+
 _TABLES = f"""
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT);
 {ImagesOnDisk.TABLE}
@@ -142,7 +144,7 @@ def _hold_out(db: sqlite3.Connection, source: Path, categories: Iterable[Any], s
     chosen: Set[int] = set()
     for category in map(encode, categories):
         (known,) = db.execute(f"{numbers} AND category = ?", (category,)).fetchone()
-        count = max(int(share * known + 0.5), int(share > 0 and known >= 2))
+        count = max(int(share * known + 0.5), int(share > 0 and known >= _FEWEST_KNOWN))
         query = "SELECT number FROM object WHERE known AND NOT made AND category = ?"
         query += " ORDER BY draw LIMIT ?"
         chosen.update(n for (n,) in db.execute(query, (category, count)))

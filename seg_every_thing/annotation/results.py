@@ -33,12 +33,12 @@ class Result(NamedTuple):
 
 
 class ResultWriter:
-    """Keeps the results of one process; opening an existing file goes on with it."""
+    """Keeps the results of one process."""
 
     def __init__(self, path: Path) -> None:
         """
         Args:
-            path: of the file.
+            path: of a new file.
 
         Raises:
             OSError: when it cannot be written.
@@ -46,17 +46,17 @@ class ResultWriter:
         self._path = path
         with named_database(path):
             self._db = sqlite3.connect(path)
-            self._db.executescript(_TABLES + "DELETE FROM failure;")
+            self._db.executescript(_TABLES)
         self._committed = time.monotonic()
 
     def add(self, image: int, results: Iterable[Result]) -> None:
         """Keep all results of an image."""
         with named_database(self._path):
             self._db.executemany(
-                "INSERT OR REPLACE INTO mask VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                "INSERT INTO mask VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
                 [_row(result) for result in results],
             )
-            self._db.execute("INSERT OR REPLACE INTO image VALUES (?)", (image,))
+            self._db.execute("INSERT INTO image VALUES (?)", (image,))
             if time.monotonic() - self._committed > _COMMIT_SECONDS:
                 self._db.commit()
                 self._committed = time.monotonic()
@@ -64,7 +64,7 @@ class ResultWriter:
     def fail(self, image: int, reason: str) -> None:
         """Note why an image has no results; the next run tries it again."""
         with named_database(self._path):
-            self._db.execute("INSERT OR REPLACE INTO failure VALUES (?, ?)", (image, reason))
+            self._db.execute("INSERT INTO failure VALUES (?, ?)", (image, reason))
 
     def close(self) -> None:
         """Write what is not written yet."""

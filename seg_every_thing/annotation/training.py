@@ -39,13 +39,14 @@ class TrainedModel(NamedTuple):
 class Budget:
     """The time that ``--minutes`` leaves for training."""
 
-    def __init__(self, options: Options, images: int) -> None:
+    def __init__(self, options: Options, images: int, start: float) -> None:
         """
         Args:
-            options: of the run, which begins now.
+            options: of the run.
             images: to annotate.
+            start: of the run, by ``time.monotonic``.
         """
-        self.end = None if options.minutes is None else time.monotonic() + 60 * options.minutes
+        self.end = None if options.minutes is None else start + 60 * options.minutes
         self._images = images / options.num_gpus
         self._models = options.rounds + 1
 
