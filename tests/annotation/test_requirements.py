@@ -20,8 +20,8 @@ from annotating import (
     rle_of,
     write_data,
 )
-from conftest import unregister
-from detectron2.data import DatasetCatalog
+from conftest import bitmaps, unregister
+from detectron2.data import DatasetCatalog, DatasetMapper
 from detectron2.data.datasets import register_coco_instances
 from PIL import Image
 from pycocotools.coco import COCO
@@ -133,15 +133,27 @@ def test_requirement_03_formats(form: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("form", ["rle", "rle-uncompressed", "polygon"])
-def test_requirement_03_detectron2_loads_each_format(form: str, tmp_path: Path) -> None:
+def test_requirement_03_detectron2_trains_on_each_format(form: str, tmp_path: Path) -> None:
     path = write_data(tmp_path / "d", [[{"bbox": BOX}]])
     annotated(path, format=form)
-    register_coco_instances("annotated", {}, str(path.parent / "out.json"), str(path.parent))
+    images = str(path.parent / "images")
+    register_coco_instances("annotated", {}, str(path.parent / "out.json"), images)
     try:
         (record,) = DatasetCatalog.get("annotated")
     finally:
         unregister("annotated")
-    assert record["annotations"][0]["segmentation"]
+    mapper = DatasetMapper(
+        True,
+        augmentations=[],
+        image_format="BGR",
+        use_instance_mask=True,
+        instance_mask_format="polygon" if form == "polygon" else "bitmask",
+    )
+    instances = mapper(record)["instances"]
+    found = bitmaps(instances)[0].numpy()
+    assert instances.gt_boxes.tensor.tolist() == [[10, 8, 34, 26]]
+    overlap = found & ellipse(BOX), found | ellipse(BOX)
+    assert overlap[0].sum() / overlap[1].sum() >= (0.95 if form == "polygon" else 1)
 
 
 # --- 4: parts and holes -------------------------------------------------------------------------
