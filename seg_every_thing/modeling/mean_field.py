@@ -98,8 +98,8 @@ class MeanField:
             for _ in range(self.iterations):
                 q, message = result.exp(), torch.zeros_like(unary)
                 for step, kernel in kernels:
-                    first_of_pairs(message, step).add_(kernel * second_of_pairs(q, step))
-                    second_of_pairs(message, step).add_(kernel * first_of_pairs(q, step))
+                    first_of_pairs(message, step).addcmul_(kernel, second_of_pairs(q, step))
+                    second_of_pairs(message, step).addcmul_(kernel, first_of_pairs(q, step))
                 result = (unary + message).log_softmax(dim=1)
             return result
 
