@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from detectron2.config import CfgNode
 from detectron2.data import build_detection_test_loader
+from detectron2.utils.logger import log_every_n_seconds
 from torch import nn
 
 from ..data.catalog import class_names_of
@@ -55,8 +56,7 @@ def write_taught_masks(
     for batch in loader:
         taught += masks_on_boxes(model, batch, objects[done : done + len(batch)], mean_field)
         done += len(batch)
-        if done % 1000 < len(batch):
-            logger.info("Pseudo-masks of %d of %d images", done, len(records))
+        log_every_n_seconds(logging.INFO, f"Pseudo-masks of {done} of {len(records)} images", n=30)
     model.train(was_training)
     provenance = {
         "teacher": teacher,
