@@ -193,7 +193,7 @@ class StudyRunner:
     ) -> Job:
         return Job(
             *(run.name, function, arguments, self.folder(run), needs),
-            iterations=arguments[0].SOLVER.MAX_ITER,
+            iterations=arguments[0].SOLVER.MAX_ITER if run.row.learns else 0,
             weight=_WEIGHTS[run.row.stage],
         )
 
