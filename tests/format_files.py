@@ -43,7 +43,7 @@ def objects_of(content: Dict[str, Any]) -> List[Any]:
 def two_parts() -> np.ndarray:
     """A mask (48, 64) of two ellipses, the larger one with a hole."""
     mask = ellipse([2, 2, 30, 40])
-    mask[18:24, 14:20] = False
+    mask[14:28, 10:24] = False
     return mask | ellipse([40, 20, 12, 16])
 
 

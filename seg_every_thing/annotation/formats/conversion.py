@@ -38,7 +38,7 @@ WRITERS: Dict[str, Callable[[Work], Tally]] = {
     "cvat": cvat.write,
 }
 _MADE_BY = "boxes in the format '{}', as COCO by seg_every_thing"
-_MARK = "seg_every_thing.json"
+_MARK = ".seg_every_thing"  # no name that --from would take for annotations
 
 
 def boxes_as_coco(

@@ -17,7 +17,7 @@ def write(work: Work) -> Tally:
         ValueError: for an image name that leads out of its folder.
         OSError: when something cannot be written.
     """
-    tally = Tally()
+    tally = Tally(as_outlines=False, crowds="kept")
     new_ids = {category: i for i, category in enumerate(work.categories, 1)}
     with written_atomically(work.target / "annotations.json") as f:
         writer = MemberWriter(f)

@@ -118,7 +118,7 @@ def write(work: Work, with_brush: bool = False) -> Tally:
         OSError: when something cannot be written.
         ValueError: when label-studio-sdk is needed and not there.
     """
-    tally, before = Tally(), "\n"
+    tally, before = Tally(as_outlines=not with_brush), "\n"
     if with_brush:
         brush()
     with written_atomically(work.target / "tasks.json") as f:

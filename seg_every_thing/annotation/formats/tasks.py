@@ -66,6 +66,8 @@ class ImageTasks(NamedTuple):
 class Tally:
     """What became of the objects."""
 
+    as_outlines: bool = True  # whether masks are written as their polygons
+    crowds: str = "left out"
     counts: Dict[str, int] = field(default_factory=lambda: {"masks": 0, "boxes": 0, "crowds": 0})
     iou: float = 0.0  # sum over masks
     changed: int = 0  # masks whose polygons have an IoU below FAITHFUL with them
@@ -82,12 +84,12 @@ class Tally:
     def __str__(self) -> str:
         masks = self.counts["masks"]
         text = f"{masks} masks, {self.counts['boxes']} objects that have a box alone"
-        if masks:
+        if masks and self.as_outlines:
             text += f"; mean IoU of polygons with their masks {self.iou / masks:.4f}"
-        if self.changed:
+        if self.changed and self.as_outlines:
             text += f", below {FAITHFUL} for {self.changed} (holes are lost)"
         if self.counts["crowds"]:
-            text += f"; {self.counts['crowds']} crowds left out"
+            text += f"; {self.counts['crowds']} crowds {self.crowds}"
         return text
 
 

@@ -1,6 +1,7 @@
 """From formats to COCO and back: files in the way, reruns, names that lead elsewhere."""
 
 import json
+import logging
 from pathlib import Path
 
 import pytest
@@ -36,7 +37,7 @@ def test_folders_are_replaced_only_if_ours(tmp_path: Path, format: str) -> None:
     source.write_text(source.read_text().replace('"score": 0.75', '"score": 0.5'))
     write_as(format, source, source.parent / "images")
     assert not (folder / "old.txt").exists()
-    (folder / "seg_every_thing.json").unlink()
+    (folder / ".seg_every_thing").unlink()
     with pytest.raises(ValueError, match="exists and was not made by --to"):
         check_places([format], source)
 
@@ -63,6 +64,30 @@ def test_bad_objects_are_named(tmp_path: Path) -> None:
     for format in set(WRITERS) - {"label-studio-brush"}:
         with pytest.raises(ValueError, match="boxes.json', annotation 20: the RLE .* 40 x 40"):
             write_as(format, source, source.parent / "images")
+
+
+@pytest.mark.parametrize(
+    "format, said",
+    [
+        (
+            "yolo",
+            "2 masks, 1 objects that have a box alone; mean IoU of polygons with their masks 0.",
+        ),
+        ("yolo", "(holes are lost); 1 crowds left out"),
+        ("cvat", "2 masks, 1 objects that have a box alone; 1 crowds kept"),
+    ],
+)
+def test_what_is_lost_is_said(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, format: str, said: str
+) -> None:
+    logger = logging.getLogger("seg_every_thing.annotation.formats.conversion")
+    logger.addHandler(caplog.handler)  # detectron2's loggers do not propagate
+    logger.setLevel(logging.INFO)
+    try:
+        write_masks(tmp_path, format)
+    finally:
+        logger.removeHandler(caplog.handler)
+    assert said in caplog.text
 
 
 def test_cvat_counts_from_1(tmp_path: Path) -> None:

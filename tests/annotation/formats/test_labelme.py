@@ -87,7 +87,6 @@ def test_written_parts_are_a_group(tmp_path: Path) -> None:
 
 def test_what_was_written_is_read(tmp_path: Path) -> None:
     folder = write_masks(tmp_path, "labelme")
-    (folder / "seg_every_thing.json").unlink()
     content = read_as("labelme", folder, tmp_path / "d" / "images")
     boxes = sorted(box for _, _, box in objects_of(content))
     assert np.allclose(boxes, [[2, 2, 50, 40], BOX, [50, 2, 10, 8]], atol=1)
