@@ -11,6 +11,7 @@ from detectron2.data import DatasetCatalog
 
 from .config_ablations import add_ablation_config
 from .config_semantic import add_semantic_config, add_tiramisu_config
+from .config_words import check_groups, check_nothing_is_none, check_overrides, with_near_key
 from .data.datasets.own_data import OWN_DATA_KEYS, register_own_data
 from .data.datasets.semantic_sets import register_used_semantic_datasets
 from .data.datasets.shapes import register_shapes
@@ -196,20 +197,32 @@ def load_config(config_file: str, opts: Optional[List[Any]] = None) -> CN:
     path = find_config_file(config_file)
     cfg = get_cfg()
     add_seg_every_thing_config(cfg)
+    defaults = cfg.clone()
     try:
         with bases_from_the_zoo(path):
-            cfg.merge_from_file(path)
+            check_groups(cfg.load_yaml_with_base(path), cfg)
+            cfg.merge_from_file(path, allow_unsafe=False)
+        check_nothing_is_none(cfg, defaults)
+    except UnicodeDecodeError as e:
+        raise ValueError(f"config file '{config_file}' is no text of UTF-8: {e.reason}") from e
+    except RecursionError as e:
+        raise ValueError(
+            f"config file '{config_file}': its _BASE_ leads back to itself, or it is too deep"
+        ) from e
     except (KeyError, ValueError, AttributeError, AssertionError) as e:
-        raise ValueError(f"config file '{config_file}': {e.args[0] if e.args else e}") from e
+        raise ValueError(f"config file '{config_file}': {_said(e, cfg)}") from e
     except yaml.YAMLError as e:
         reason = " ".join(str(e).split())
         raise ValueError(f"config file '{config_file}' is not valid YAML: {reason}") from e
     if "TEST.MASK_THRESHOLD" in (opts or []):
         cfg.TEST.MASK_THRESHOLD = None  # so that a word may replace a number of the file
     try:
+        check_overrides(list(opts or []), cfg)
         cfg.merge_from_list(list(opts or []))
+        check_nothing_is_none(cfg, defaults)
     except (KeyError, ValueError, AssertionError) as e:
-        raise ValueError(f"config override: {e.args[0] if e.args else e}") from e
+        raise ValueError(f"config override: {_said(e, cfg)}") from e
+    _check_device(cfg.MODEL.DEVICE)
     if not torch.cuda.is_available():
         cfg.MODEL.DEVICE = "cpu"
     if any(cfg.DATASETS[key] for key in OWN_DATA_KEYS):
@@ -219,6 +232,23 @@ def load_config(config_file: str, opts: Optional[List[Any]] = None) -> CN:
     register_used_visual_genome(cfg)
     register_used_voc_instances(cfg)
     return cfg
+
+
+def _said(error: Exception, cfg: CN) -> str:
+    """What an error of yacs says, in one line."""
+    message = " ".join(str(error.args[0] if error.args else error).split())
+    return with_near_key(message, cfg)
+
+
+def _check_device(name: str) -> None:
+    """Refuse what PyTorch does not know or this machine does not have."""
+    try:
+        device = torch.device(name)
+    except RuntimeError as e:
+        raise ValueError(f"MODEL.DEVICE '{name}' is no device: say cpu, cuda or cuda:1") from e
+    count = torch.cuda.device_count()
+    if device.type == "cuda" and count and (device.index or 0) >= count:
+        raise ValueError(f"MODEL.DEVICE is '{name}', this machine has {count} GPUs, from cuda:0 on")
 
 
 def _said_by_the_user(config_file: str, opts: Sequence[Any]) -> Callable[[str], bool]:

@@ -11,6 +11,8 @@ from unittest import mock
 from detectron2.config import CfgNode
 from detectron2.utils.file_io import PathManager
 
+from .config_words import check_file
+
 _PACKAGE = Path(__file__).resolve().parent
 # A wheel carries configs/ inside the package; in a checkout it stands beside it.
 CONFIGS = next(
@@ -94,7 +96,7 @@ def own_words(config_file: str) -> Dict[str, Any]:
         return io.StringIO("{}") if ours else PathManager.open(path, "r")
 
     with _opening_bases(config_file, read):
-        return CfgNode.load_yaml_with_base(config_file, allow_unsafe=True)
+        return CfgNode.load_yaml_with_base(config_file)
 
 
 @contextlib.contextmanager
@@ -103,8 +105,14 @@ def _opening_bases(config_file: str, read: Callable[[str], IO[Any]]) -> Iterator
 
     def open_config(filename: str) -> IO[Any]:
         if not PathManager.isfile(filename):
-            filename = get_config_file(Path(os.path.relpath(filename, folder)).as_posix())
-        return read(filename)
+            try:
+                filename = get_config_file(Path(os.path.relpath(filename, folder)).as_posix())
+            except ValueError as e:
+                raise ValueError(f"the _BASE_ '{filename}' does not exist, and {e}") from e
+        with read(filename) as f:
+            text = f.read()
+        check_file(text, filename)
+        return io.StringIO(text)
 
     with mock.patch.object(CfgNode, "_open_cfg", staticmethod(open_config)):
         yield

@@ -1,6 +1,7 @@
 """Whether config and data sets agree: said before the first iteration, not after the last."""
 
 import logging
+import math
 import os
 from typing import Any, Dict, List, Optional, Tuple
 
@@ -78,9 +79,8 @@ def check_settings(cfg: CfgNode, training: bool) -> None:
             message names the key.
         FileNotFoundError: when the annotation file or the image folder of a test set is missing.
     """
-    for key in ("MAX_ITER", "IMS_PER_BATCH", "CHECKPOINT_PERIOD") if training else ():
-        if cfg.SOLVER[key] < 1:
-            raise ValueError(f"SOLVER.{key} is {cfg.SOLVER[key]}, expected 1 or more")
+    if training:
+        _check_training(cfg)
     if not training and not cfg.DATASETS.TEST:
         raise ValueError("DATASETS.TEST is empty: name a registered data set to evaluate on")
     check_class_count(cfg)
@@ -100,6 +100,22 @@ def check_settings(cfg: CfgNode, training: bool) -> None:
             raise FileNotFoundError(
                 f"the image folder '{folder}' of the data set '{name}' does not exist"
             )
+
+
+def _check_training(cfg: CfgNode) -> None:
+    """Refuse numbers with which nothing can be trained."""
+    solver, sizes = cfg.SOLVER, cfg.INPUT.MIN_SIZE_TRAIN
+    for key in ("MAX_ITER", "IMS_PER_BATCH", "CHECKPOINT_PERIOD"):
+        if solver[key] < 1:
+            raise ValueError(f"SOLVER.{key} is {solver[key]}, expected 1 or more")
+    if not 0 < solver.BASE_LR < math.inf:
+        raise ValueError(f"SOLVER.BASE_LR is {solver.BASE_LR}, expected a number above 0")
+    if cfg.DATALOADER.NUM_WORKERS < 0:
+        raise ValueError(
+            f"DATALOADER.NUM_WORKERS is {cfg.DATALOADER.NUM_WORKERS}, expected 0 or more"
+        )
+    if not sizes or min(sizes) < 1:
+        raise ValueError(f"INPUT.MIN_SIZE_TRAIN is {sizes}, expected lengths in pixels")
 
 
 def check_classes(cfg: CfgNode) -> None:

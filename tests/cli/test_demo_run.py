@@ -3,6 +3,7 @@
 import errno
 import html
 import os
+import signal
 from pathlib import Path
 from typing import Any, Callable, Dict, List, Optional
 
@@ -201,16 +202,45 @@ def test_a_semantic_model_goes_on_too(tmp_path: Path, images: Path) -> None:
 # Runs that end before their end
 
 
-@pytest.mark.parametrize("error", [KeyboardInterrupt(), TypeError("a defect")])
-def test_what_is_finished_when_a_run_ends_is_kept(
-    tmp_path: Path, images: Path, run: Run, stub: Stub, error: BaseException
+def test_what_is_finished_when_a_defect_ends_a_run_is_kept(
+    tmp_path: Path, images: Path, run: Run, stub: Stub
 ) -> None:
-    stub({3: error})
-    with pytest.raises(type(error)):
+    stub({3: TypeError("a defect")})
+    with pytest.raises(TypeError):
         run(images)
     assert done(tmp_path / "out") == ["a.jpg", "b.jpg"]
     page = (tmp_path / "out" / "index.html").read_text(encoding="utf-8")
-    assert f"Ended before its end: {str(error) or 'KeyboardInterrupt'}." in page
+    assert "Ended before its end: a defect." in page
+
+
+@pytest.mark.parametrize(
+    "number, remark",
+    [(signal.SIGINT, "KeyboardInterrupt"), (signal.SIGTERM, "ended by SIGTERM")],
+)
+def test_what_is_finished_when_a_signal_ends_a_run_is_kept(
+    tmp_path: Path,
+    images: Path,
+    run: Run,
+    stub: Stub,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture,
+    number: signal.Signals,
+    remark: str,
+) -> None:
+    stub()
+    draw = demo.InstanceDemo.draw
+
+    def ended(self: Any, predictor: Any, picture: Any) -> Any:
+        if picture.stem == "c":
+            signal.raise_signal(number)
+        return draw(self, predictor, picture)
+
+    monkeypatch.setattr(demo.InstanceDemo, "draw", ended)
+    assert run(images) == 128 + number
+    assert capsys.readouterr().err.splitlines()[-1] == f"seg-every-thing: ended by {number.name}"
+    assert done(tmp_path / "out") == ["a.jpg", "b.jpg"]
+    page = (tmp_path / "out" / "index.html").read_text(encoding="utf-8")
+    assert f"Ended before its end: {remark}." in page
 
 
 def test_a_full_disk_is_named(
@@ -261,9 +291,9 @@ def test_pictures_of_a_killed_run_are_swept(
     tmp_path: Path, images: Path, run: Run, stub: Stub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stub({3: KeyboardInterrupt()})
-    with monkeypatch.context() as m, pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as m:
         m.setattr(demo.InstanceDemo, "write", lambda *_: None)  # as if it had been killed
-        run(images)
+        assert run(images) == 130
     assert names(tmp_path / "out") == ["a.jpg", "b.jpg"]
     stub()
     assert run(images / "b.png") == 0

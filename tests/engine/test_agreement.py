@@ -350,3 +350,24 @@ def test_a_project_with_evaluators_of_its_own(
     monkeypatch.setattr(Trainer, "after_train", lambda self: None)
     monkeypatch.setattr(Trainer, "after_step", lambda self: None)
     Own(detector(tmp_path)).train()
+
+
+@pytest.mark.parametrize(
+    "key, value",
+    [
+        ("SOLVER.BASE_LR", 0.0),
+        ("SOLVER.BASE_LR", -0.1),
+        ("SOLVER.BASE_LR", float("inf")),
+        ("DATALOADER.NUM_WORKERS", -1),
+        ("INPUT.MIN_SIZE_TRAIN", ()),
+        ("INPUT.MIN_SIZE_TRAIN", (64, 0)),
+    ],
+)
+def test_numbers_that_cannot_train(make: Make, key: str, value: Any) -> None:
+    name = make(["cup"])
+    cfg = config([name], [name], 1)
+    check_settings(cfg, training=True)
+    cfg.merge_from_list([key, value])
+    with pytest.raises(ValueError, match=f"{key} is .*expected"):
+        check_settings(cfg, training=True)
+    check_settings(cfg, training=False)
