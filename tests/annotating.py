@@ -9,11 +9,11 @@ import numpy as np
 
 from seg_every_thing.annotation.annotator import annotate_file
 from seg_every_thing.annotation.encoding import CutMask, window_of
+from seg_every_thing.annotation.features import features_of
 from seg_every_thing.annotation.index import Index
 from seg_every_thing.annotation.making import Masker, Work
 from seg_every_thing.annotation.masker import MadeMask
 from seg_every_thing.annotation.options import Options
-from seg_every_thing.annotation.quality import features_of
 
 HEIGHT, WIDTH = 48, 64
 CATEGORIES = [{"id": 3, "name": "cup", "supercategory": "ü"}, {"id": 7, "name": "dog"}]

@@ -101,6 +101,11 @@ class Index:
         query = f"SELECT {_OBJECT} FROM object WHERE image = ? AND {_TO_DO} ORDER BY number"
         return [_object(row) for row in self._db.execute(query, (image,))]
 
+    def boxes(self, image: int) -> List[List[float]]:
+        """x, y, width, height of all objects of an image, also of those with nothing to do."""
+        rows = self._db.execute("SELECT box FROM object WHERE image = ?", (image,))
+        return [json.loads(box) for (box,) in rows]
+
     def object(self, number: int) -> Tuple[IndexedObject, IndexedImage]:
         """An object by its number, and its image."""
         query = f"SELECT image, {_OBJECT} FROM object WHERE number = ?"

@@ -17,6 +17,7 @@ from ..data.images import check_image_size, read_image, reason_of
 from ..data.segmentations import usable_segmentation
 from ..engine.predictor import build_predictor
 from .encoding import CutMask, to_rle
+from .features import appearance, overlaps
 from .index import Index, IndexedImage, IndexedObject
 from .masker import BoxMasker, MadeMask, model_classes
 from .options import Options
@@ -83,7 +84,7 @@ def make_masks(work: Work) -> None:
             progress = _Progress(total, processes)
             for image, pixels in _read_ahead(todo, work.options.image_root):
                 try:
-                    results = _results(masker, image, pixels.result(), index.objects(image.number))
+                    results = _results(masker, image, pixels.result(), index)
                 except _OF_AN_IMAGE as e:
                     progress.failed(reason_of(e))
                     writer.fail(image.number, reason_of(e))
@@ -121,15 +122,19 @@ def read_checked(image: IndexedImage, root: Path) -> np.ndarray:
     return pixels
 
 
-def _results(
-    masker: Masker, image: IndexedImage, pixels: np.ndarray, objects: Sequence[IndexedObject]
-) -> List[Result]:
-    made = masker(pixels, boxes_of(objects), [x.category for x in objects])
-    size = image.height, image.width
-    return [
-        Result(x.number, mask, features, None if x.truth is None else _iou(mask, x.truth, *size))
-        for x, (mask, features) in zip(objects, made)
-    ]
+def _results(masker: Masker, image: IndexedImage, pixels: np.ndarray, index: Index) -> List[Result]:
+    objects = index.objects(image.number)
+    boxes = boxes_of(objects)
+    covered = overlaps(boxes, np.array(index.boxes(image.number)))
+    made = masker(pixels, boxes, [x.category for x in objects])
+    results = []
+    for x, (mask, features), overlap in zip(objects, made, covered):
+        h, w = mask.pixels.shape
+        window = pixels[mask.top : mask.top + h, mask.left : mask.left + w]
+        features = (*features, *appearance(window, mask.pixels), float(overlap))
+        iou = None if x.truth is None else _iou(mask, x.truth, image.height, image.width)
+        results.append(Result(x.number, mask, features, iou))
+    return results
 
 
 def boxes_of(objects: Sequence[IndexedObject]) -> np.ndarray:

@@ -12,8 +12,8 @@ from detectron2.structures import Boxes
 from ..data.vocabulary import vocabulary_of
 from ..modeling.mask_geometry import EnlargedROIMasks, cropped_to_box
 from .encoding import CutMask, window_of
+from .features import features_of
 from .given_boxes import model_inputs
-from .quality import features_of
 
 _MOST_BOXES = 256  # in one pass, as memory grows with them
 
@@ -22,7 +22,7 @@ class MadeMask(NamedTuple):
     """A mask that a model made of a box."""
 
     mask: CutMask
-    features: Tuple[float, ...]  # of quality.FEATURES
+    features: Tuple[float, ...]  # of features.features_of
 
 
 class BoxMasker:

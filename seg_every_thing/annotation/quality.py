@@ -10,11 +10,7 @@ from typing import Any, Dict, List, Tuple
 
 import numpy as np
 
-FEATURES = (
-    *("certainty", "sharpness", "fill", "extent_x", "extent_y"),
-    *("log_area", "log_aspect", "uncertain_area"),
-)
-CERTAINTY, FILL = FEATURES.index("certainty"), FEATURES.index("fill")
+from .features import CERTAINTY, FEATURES, FILL
 
 UNCALIBRATED = "uncalibrated"
 FEWEST = 30
@@ -22,33 +18,6 @@ FEWEST = 30
 _FOLDS = 5
 _RIDGE = 3.0  # in objects: what a weight costs
 _BIN = 12  # objects in a bin of the calibration, at least
-
-
-def features_of(probabilities: np.ndarray, width: float, height: float) -> Tuple[float, ...]:
-    """What a mask's probabilities say of its quality.
-
-    Args:
-        probabilities: (M, M) on the box.
-        width, height: of the box in pixels.
-
-    Returns:
-        Values of :data:`FEATURES`.  ``certainty`` is the IoU that the probabilities expect: that of
-        the mask with a true mask whose pixels are drawn from them; 0 for an empty mask.
-    """
-    p = np.asarray(probabilities, float)
-    mask = p >= 0.5
-    union = np.where(mask, 1.0, p).sum()
-    certainty = (p * mask).sum() / union if mask.any() else 0.0
-    return (
-        float(certainty),
-        float(np.abs(2 * p - 1).mean()),
-        float(mask.mean()),
-        float(mask.any(axis=0).mean()),
-        float(mask.any(axis=1).mean()),
-        float(np.log2(max(width * height, 1.0))),
-        float(abs(np.log2(max(width, 1e-3) / max(height, 1e-3)))),
-        float(((p > 0.2) & (p < 0.8)).mean() / max(mask.mean(), 0.02)),
-    )
 
 
 @dataclasses.dataclass(frozen=True)

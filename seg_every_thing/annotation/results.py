@@ -28,7 +28,7 @@ class Result(NamedTuple):
 
     object: int  # number of its annotation in the file
     mask: CutMask
-    features: Tuple[float, ...]  # of quality.FEATURES
+    features: Tuple[float, ...]  # of features.FEATURES
     iou: Optional[float]  # with its true mask, where that is held out
 
 

@@ -1,37 +1,18 @@
-"""Scores: features, rank correlation, calibration, and which of two ways ranks better."""
+"""Scores: rank correlation, calibration, and which of two ways ranks better."""
 
 import numpy as np
 import pytest
 
+from seg_every_thing.annotation.features import CERTAINTY, FEATURES
 from seg_every_thing.annotation.quality import (
-    CERTAINTY,
-    FEATURES,
     FEWEST,
     ScoreModel,
-    features_of,
     fit_score,
     ranking_of,
     reliability,
     scores_across_folds,
     spearman,
 )
-
-
-def test_features_by_hand() -> None:
-    p = np.array([[0.9, 0.8], [0.4, 0.0]])
-    values = dict(zip(FEATURES, features_of(p, 16, 4)))
-    assert values["certainty"] == pytest.approx((0.9 + 0.8) / (2 + 0.4))
-    assert values["sharpness"] == pytest.approx((0.8 + 0.6 + 0.2 + 1) / 4)
-    assert values["fill"] == 0.5
-    assert (values["extent_x"], values["extent_y"]) == (1.0, 0.5)
-    assert values["log_area"] == 6
-    assert values["log_aspect"] == 2
-    assert values["uncertain_area"] == pytest.approx(0.25 / 0.5)
-
-
-def test_features_of_an_empty_mask_are_finite() -> None:
-    assert np.isfinite(features_of(np.zeros((4, 4)), 0.1, 0.1)).all()
-    assert features_of(np.zeros((4, 4)), 1, 1)[CERTAINTY] == 0
 
 
 def test_rank_correlation() -> None:
