@@ -11,6 +11,7 @@ from detectron2.utils.file_io import PathManager
 from ..checkpoint.safe_checkpointer import load_tensors
 from ..config import load_config
 from ..files import file_digest
+from .features import FEATURES
 from .options import Options
 from .training import TrainedModel, training_config
 
@@ -54,6 +55,7 @@ def fingerprints(options: Options) -> Prints:
     else:
         model.update(minutes=options.minutes, rounds=options.rounds)
     masks = {"source": source, "model": model, "on_bad": on_bad, **options.for_masks()}
+    masks["features"] = FEATURES  # unfinished work has those of the version that began it
     file = {"masks": masks, **options.for_file()}
     return Prints(source, _digest(masks), _digest(file), on_bad)
 
