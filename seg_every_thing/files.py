@@ -166,10 +166,10 @@ def read_json(path: PathLike) -> Any:
         ValueError: when the file is missing, unreadable or not JSON; the message names it.
     """
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
+        return json.loads(Path(path).read_text(encoding="utf-8-sig"))
     except OSError as e:
         raise ValueError(f"cannot read '{printable(path)}': {e.strerror or e}") from e
-    except ValueError as e:
+    except (ValueError, RecursionError) as e:
         raise ValueError(f"'{printable(path)}' is not valid JSON: {e}") from e
 
 
@@ -193,6 +193,8 @@ def make_output_dir(path: PathLike, *, utf_8: bool = False) -> Path:
         OSError: naming the folder.
         ValueError: for a name that is refused.
     """
+    if not str(path):
+        raise ValueError("the output folder has an empty name: name one, or '.' for this folder")
     path = Path(path)
     if utf_8 and any("\ud800" <= c <= "\udfff" for c in str(path)):
         raise ValueError(

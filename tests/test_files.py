@@ -80,13 +80,18 @@ def test_json_is_strict(tmp_path: Path, value: float) -> None:
     assert os.listdir(tmp_path) == []
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe", b"[1] 2"])
+@pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe", b"[1] 2", b"[" * 100_000])
 def test_read_json_names_a_broken_file(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "a.json"
     path.write_bytes(content)
     with pytest.raises(ValueError, match="not valid JSON") as e:
         read_json(path)
     assert str(path) in str(e.value)
+
+
+def test_read_json_passes_over_a_byte_order_mark(tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_bytes(b"\xef\xbb\xbf[1]")
+    assert read_json(tmp_path / "a.json") == [1]
 
 
 def test_read_json_names_a_missing_file(tmp_path: Path) -> None:
@@ -101,6 +106,12 @@ def test_make_output_dir(tmp_path: Path) -> None:
     assert make_output_dir(str(path)) == path
     assert make_output_dir(path) == path  # again
     assert os.listdir(path) == []
+
+
+@pytest.mark.parametrize("utf_8", [False, True])
+def test_make_output_dir_refuses_no_name(utf_8: bool) -> None:
+    with pytest.raises(ValueError, match="output folder has an empty name"):
+        make_output_dir("", utf_8=utf_8)
 
 
 def test_make_output_dir_refuses_a_file(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import torch
 from detectron2.engine import DefaultPredictor
 from detectron2.structures import Boxes, Instances
 
+from ..data.segmentations import shortened
 from ..data.vocabulary import Vocabulary
 from ..files import PathLike, read_json
 from ..visualization.pictures import size_of
@@ -43,8 +44,14 @@ def read_given_boxes(path: PathLike) -> List[GivenBox]:
     for i, entry in enumerate(entries):
         if isinstance(entry, dict) and entry.get("iscrowd"):
             continue
+        bbox = entry.get("bbox") if isinstance(entry, dict) else None
+        if not isinstance(bbox, list) or len(bbox) != 4:
+            raise ValueError(
+                f"boxes '{path}', entry {i}: it needs a bbox of 4 numbers x, y, width, height, got "
+                f"{shortened(entry)}"
+            )
         try:
-            x, y, w, h = (float(v) for v in entry["bbox"])
+            x, y, w, h = map(float, bbox)
             score = float(entry.get("score", 1.0))
             names = entry["file_name"], entry["category_name"]
         except (KeyError, TypeError, ValueError) as e:

@@ -78,7 +78,7 @@ class SafeCheckpointer(DetectionCheckpointer):
 
     def _load_model(self, checkpoint: Any) -> Any:
         weights = checkpoint["model"]
-        if not isinstance(weights, dict):
+        if not isinstance(weights, dict) or not all(isinstance(name, str) for name in weights):
             raise UnfitCheckpointError(f"'{self._source}' holds no weights by name")
         check_finite(weights, self._source)
         absent = [name for name in self.checkpointables if name not in checkpoint]
@@ -133,7 +133,10 @@ class SafeCheckpointer(DetectionCheckpointer):
         return super()._load_file(filename)
 
     def _torch_load(self, filename: str) -> Any:
-        return load_tensors(filename)
+        content = load_tensors(filename)
+        if not isinstance(content, dict):
+            raise ValueError(f"'{filename}' holds no weights by name")
+        return content
 
 
 def load_tensors(path: str) -> Any:

@@ -73,19 +73,22 @@ def overlap(one: Corners, other: Corners) -> float:
 
 
 class CornerVotes:
-    """Whether the boxes of a file are x0, y0, x1, y1 by mistake: no single one can tell.
+    """Whether the boxes of a file are something else by mistake: no single one can tell.
+
+    That is x0, y0, x1, y1, or shares of the image instead of pixels.
 
     A box speaks for one reading where it fits the mask of its object better, or, without a mask,
     where only one of the readings gives a box inside the image.
     """
 
     def __init__(self) -> None:
-        self.boxes = self.for_corners = self.for_sizes = 0
+        self.boxes = self.for_corners = self.for_sizes = self.within_a_pixel = 0
 
     def add(self, bbox: Any, image_size: Size, extent: Optional[Corners]) -> None:
         """Count a box that :func:`read_box` takes, and the extent of its mask if it has one."""
         self.boxes += 1
         x, y, a, b = bbox
+        self.within_a_pixel += max(bbox) <= 1 < min(image_size)
         ordered = a > x and b > y
         if extent is not None:
             as_sizes = overlap((x, y, x + a, y + b), extent)
@@ -103,8 +106,13 @@ class CornerVotes:
         """Judge all boxes together.
 
         Raises:
-            ValueError: when they are corners.
+            ValueError: when they are corners or shares.
         """
+        if 2 <= self.boxes == self.within_a_pixel:
+            raise ValueError(
+                f"its {self.boxes} boxes have no number above 1: they seem to be shares of the "
+                f"image. Write x, y, width, height in pixels"
+            )
         speak, against = self.for_corners, self.for_sizes
         if speak >= max(2, 0.3 * self.boxes) and against <= 0.1 * speak:
             raise ValueError(

@@ -4,7 +4,7 @@ import contextlib
 import difflib
 import functools
 import os
-from typing import Any, Callable, Collection, Dict, Iterator, List, NamedTuple, Set
+from typing import Any, Callable, Collection, Dict, Iterator, List, NamedTuple, Sequence, Set
 from unittest import mock
 
 from detectron2.config import CfgNode
@@ -12,9 +12,11 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.utils.file_io import PathManager
 from pycocotools.coco import COCO
 
+from ..files import printable
 from .annotations import checked_dicts
 from .coco_annotations import cleaned_coco, examine_coco, without_annotations
 from .data_report import EVALUATION, TRAINING, DataReport
+from .splits import SplitError
 
 
 class Use(NamedTuple):
@@ -67,23 +69,46 @@ def check_data_set(dataset_name: str) -> None:
         )
 
 
+def check_files(records: Sequence[Dict[str, Any]], whose: str) -> None:
+    """Check that the images and label maps of dataset dicts are there, without reading them.
+
+    Args:
+        records: in detectron2's format.
+        whose: they are, for the message: "test set 'x'".
+
+    Raises:
+        FileNotFoundError: naming the first that is missing.
+    """
+    files = [x[key] for x in records for key in ("file_name", "sem_seg_file_name") if key in x]
+    missing = [file for file in files if "://" not in file and not os.path.exists(file)]
+    if missing:
+        raise FileNotFoundError(
+            f"{len(missing)} of {len(files)} files of the {whose} do not exist; the first is "
+            f"'{printable(missing[0])}': check the image folder and DETECTRON2_DATASETS"
+        )
+
+
 @contextlib.contextmanager
 def valid_annotations(dataset_names: Collection[str]) -> Iterator[None]:
     """Let a broken annotation file be one error that names the file or files in question.
 
     Raises:
         ValueError: for content that is not JSON, lacks a key that COCO's format demands, or is
-            unusable.
+            unusable; and for a split that does not fit.
     """
-    begin = "broken annotation file"
+    file, split = "broken annotation file", "DATASETS.MASK_CLASSES for"
     try:
         yield
     except (ValueError, KeyError, TypeError, AssertionError, RecursionError) as e:
-        if str(e).startswith(begin):
+        if str(e).startswith((file, split)):  # said by whoever was called
             raise
         files = ", ".join(map(_file_of, dataset_names))
+        if isinstance(e, SplitError):
+            raise ValueError(f"{split} {files}: {e}") from e
+        if "UTF-8 BOM" in str(e):
+            e = ValueError("it begins with a byte order mark: save it as UTF-8 without one (BOM)")
         reason = f"the key {e} is missing" if isinstance(e, KeyError) else str(e)
-        raise ValueError(f"{begin} {files}: {reason}") from e
+        raise ValueError(f"{file} {files}: {reason}") from e
 
 
 def _file_of(name: str) -> str:

@@ -25,6 +25,10 @@ VOC_CLASSES: Tuple[str, ...] = (
 """The 20 classes of Pascal VOC by their COCO names (paper, section 4)."""
 
 
+class SplitError(ValueError):
+    """A split that there is not, or that does not fit a data set."""
+
+
 class ClassSplit(NamedTuple):
     """Contiguous class indices with masks (``set_a``) and without (``set_b``), each sorted."""
 
@@ -92,7 +96,7 @@ def resolve_class_split(mask_classes: str, class_names: Sequence[str]) -> ClassS
         The split; for "all", set B is empty, for "none", set A.
 
     Raises:
-        ValueError: for an unknown split or class (the message names the nearest), a class listed
+        SplitError: for an unknown split or class (the message names the nearest), a class listed
             twice, an empty set A, or an unreadable file.
     """
     if mask_classes == "all":
@@ -103,7 +107,7 @@ def resolve_class_split(mask_classes: str, class_names: Sequence[str]) -> ClassS
     index = {name: i for i, name in enumerate(class_names)}
     unknown = [name for name in names if name not in index]
     if unknown:
-        raise ValueError(_misfit_message(mask_classes, names, unknown, class_names))
+        raise SplitError(_misfit_message(mask_classes, names, unknown, class_names))
     set_a = {index[name] for name in names}
     return ClassSplit(
         tuple(sorted(set_a)), tuple(i for i in range(len(class_names)) if i not in set_a)
@@ -116,34 +120,34 @@ def _set_a_names(mask_classes: str) -> List[str]:
         return list(splits[mask_classes])
     if not mask_classes.endswith((".txt", ".json")):
         near = _nearest(mask_classes, ["all", "none", *splits])
-        raise ValueError(
-            f"DATASETS.MASK_CLASSES: unknown split '{mask_classes}'{near}. Known: all, none, voc, "
+        raise SplitError(
+            f"unknown split '{mask_classes}'{near}. Known: all, none, voc, "
             f"nonvoc, voc_even, voc_odd, E1_A20B60 ... E5_A60B20, shapes_A, shapes_B, "
             f"shapes_E1_A12B36 ... shapes_E5_A36B12, or the path of a .txt or .json list of class "
             f"names"
         )
     names = _read_names(Path(mask_classes))
     if not names:
-        raise ValueError(f"'{mask_classes}' names no class: set A must not be empty")
+        raise SplitError(f"'{mask_classes}' names no class: set A must not be empty")
     repeated = sorted({name for name in names if names.count(name) > 1})
     if repeated:
-        raise ValueError(f"'{mask_classes}' lists a class twice: {', '.join(repeated)}")
+        raise SplitError(f"'{mask_classes}' lists a class twice: {', '.join(repeated)}")
     return names
 
 
 def _read_names(path: Path) -> List[str]:
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as e:
-        raise ValueError(f"cannot read the class list '{path}': {e}") from e
+        raise SplitError(f"cannot read the class list '{path}': {e}") from e
     if path.suffix == ".txt":
         return [line.strip() for line in text.splitlines() if line.strip()]
     try:
         names = json.loads(text)
-    except json.JSONDecodeError as e:
-        raise ValueError(f"the class list '{path}' is not valid JSON: {e}") from e
+    except (json.JSONDecodeError, RecursionError) as e:
+        raise SplitError(f"the class list '{path}' is not valid JSON: {e}") from e
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise ValueError(f"the class list '{path}' must be a JSON list of class names")
+        raise SplitError(f"the class list '{path}' must be a JSON list of class names")
     return names
 
 

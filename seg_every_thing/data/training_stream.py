@@ -19,6 +19,7 @@ from detectron2.utils.env import seed_all_rng
 from torch.utils.data import Dataset, IterableDataset, Sampler, get_worker_info
 
 from ..processes import end_with_parent
+from .catalog import check_files
 from .random_state import States, generator_states, generators_at, set_generator_states
 
 Sample = Dict[str, Any]
@@ -189,6 +190,9 @@ def build_training_loader(
         cfg: a detectron2 config; all of ``DATALOADER`` holds.
         mapper: dataset dict -> sample, a dict.
         dataset: dataset dicts; None = those of ``DATASETS.TRAIN``.
+
+    Raises:
+        FileNotFoundError: when one of their files is missing.
     """
     arguments = build_detection_train_loader.from_config(cfg, mapper=mapper, dataset=dataset)
     dicts, sampler = arguments.pop("dataset"), arguments.pop("sampler")
@@ -202,6 +206,7 @@ def build_training_loader(
         "DATALOADER.SAMPLER_TRAIN": cfg.DATALOADER.SAMPLER_TRAIN,
     }
     if isinstance(dicts, list):
+        check_files(dicts, f"training sets ({', '.join(cfg.DATASETS.TRAIN)})")
         dicts = DatasetFromList(dicts, copy=False)
     stream = TrainingStream(
         MapDataset(dicts, arguments.pop("mapper")),

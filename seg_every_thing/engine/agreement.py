@@ -2,7 +2,6 @@
 
 import logging
 import math
-import os
 from typing import Any, Dict, List, Optional, Tuple
 
 from detectron2.config import CfgNode
@@ -12,6 +11,7 @@ from detectron2.utils.file_io import PathManager
 
 from ..data.catalog import (
     check_data_set,
+    check_files,
     checked_loading,
     class_names_of,
     evaluation_use,
@@ -175,13 +175,7 @@ def check_test_files(cfg: CfgNode, dataset_name: str) -> None:
         records = DatasetCatalog.get(dataset_name)
     if not isinstance(records, list):
         return  # a dataset of PyTorch: it has no list of files
-    files = [x[key] for x in records for key in ("file_name", "sem_seg_file_name") if key in x]
-    missing = [file for file in files if "://" not in file and not os.path.isfile(file)]
-    if missing:
-        raise FileNotFoundError(
-            f"{len(missing)} of {len(files)} files of the test set '{dataset_name}' do not exist; "
-            f"the first is '{missing[0]}': check the image folder and DETECTRON2_DATASETS"
-        )
+    check_files(records, f"test set '{dataset_name}'")
 
 
 def check_labels_fit(cfg: CfgNode, dataset_name: str) -> None:

@@ -48,11 +48,22 @@ def launch(
         ProcessError: when a process met an expected error; of several errors the first.
         RuntimeError: with its traceback, when a process met any other.
         EndedBySignal: when a process was killed.
-        ValueError: for more processes than GPUs.
+        ValueError: for more processes than GPUs, or machines that could wait for ever.
     """
     gpus = torch.cuda.device_count()
-    if gpus and num_processes > gpus:
+    if num_processes < 0 or gpus and num_processes > gpus:
         raise ValueError(f"--num-gpus is {num_processes}, this machine has {gpus}")
+    if num_machines < 1:
+        raise ValueError(f"--num-machines is {num_machines}, expected 1 or more")
+    if not 0 <= machine_rank < num_machines:
+        raise ValueError(
+            f"--machine-rank is {machine_rank}, expected 0 to {num_machines - 1} with "
+            f"--num-machines {num_machines}"
+        )
+    if num_machines > 1 and not dist_url.startswith(("tcp://", "file://", "env://")):
+        raise ValueError(
+            f"--dist-url is '{dist_url}': {num_machines} machines need one tcp://HOST:PORT"
+        )
     with mock.patch.object(torch.multiprocessing, "start_processes", _run_processes):
         detectron2_launch(
             main,

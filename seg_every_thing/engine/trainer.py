@@ -116,7 +116,7 @@ class Trainer(DefaultTrainer):
         """
         try:
             super().load_state_dict(state_dict)
-        except ValueError as e:
+        except (ValueError, KeyError) as e:
             raise UnfitCheckpointError(
                 f"cannot resume: the optimizer of the checkpoint is another one ({e}): SOLVER and "
                 f"MODEL.FREEZE_DETECTOR must be as they were, or train without --resume"

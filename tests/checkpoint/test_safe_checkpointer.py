@@ -170,6 +170,11 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
         path.write_bytes(pickle.dumps(content))
         with pytest.raises(ValueError, match="x.pkl' holds no weights"):
             loaded(path)
+    for content in ([1], torch.zeros(3), {1: torch.zeros(3)}, {"model": [1]}):
+        path = tmp_path / "x.pth"
+        torch.save(content, path)
+        with pytest.raises(ValueError, match="x.pth' holds no weights by name"):
+            loaded(path)
 
 
 def test_plain_state_dicts_and_pycls_files(tmp_path: Path) -> None:

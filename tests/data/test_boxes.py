@@ -126,3 +126,13 @@ def test_boxes_that_often_leave_their_images_are_no_corners() -> None:
     corners = random_corners(100, 4)
     corners[::4, 2] += 30
     assert judge(corners, False, False) is None
+
+
+def test_shares_of_the_image_are_no_pixels() -> None:
+    corners = random_corners(20, 5)
+    message = judge(corners / 100, False, False)
+    assert message is not None and "its 20 boxes have no number above 1" in message
+    assert judge(corners / 100, False, True) == message  # whatever their masks are
+    assert judge(corners[:1] / 100, False, False) is None
+    one_is_not = np.concatenate([corners / 100, [[2.0, 2.0, 9.0, 9.0]]])
+    assert judge(one_is_not, False, False) is None

@@ -27,7 +27,14 @@ from pycocotools.coco import COCO
 
 from seg_every_thing import PartialCOCOEvaluator
 from seg_every_thing.data import catalog
-from seg_every_thing.data.catalog import Use, class_names_of, evaluation_use, examine, training_use
+from seg_every_thing.data.catalog import (
+    Use,
+    check_files,
+    class_names_of,
+    evaluation_use,
+    examine,
+    training_use,
+)
 from seg_every_thing.data.data_report import EVALUATION, TRAINING, DataReport
 from seg_every_thing.data.partial import load_training_dicts
 
@@ -165,6 +172,37 @@ def test_a_value_of_the_key_that_there_is_not(files: Files) -> None:
     cfg = config_of(files.register(good_content()), ON_BAD_ANNOTATION="ignore")
     with pytest.raises(ValueError, match="DATASETS.ON_BAD_ANNOTATION is 'error' or 'set_aside'"):
         load_training_dicts(cfg)
+
+
+def test_a_split_that_does_not_fit_is_no_fault_of_the_file(files: Files) -> None:
+    name = files.register(good_content())
+    with pytest.raises(ValueError) as error:
+        load_training_dicts(config_of(name, MASK_CLASSES="voc"))
+    assert str(error.value).startswith("DATASETS.MASK_CLASSES for '")
+    assert f"of the data set '{name}': split 'voc' " in str(error.value)
+
+
+def test_a_byte_order_mark(files: Files) -> None:
+    name = files.register(good_content())
+    path = Path(MetadataCatalog.get(name).json_file)
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    with pytest.raises(ValueError, match="broken annotation file .* byte order mark: save it as"):
+        load_training_dicts(config_of(name))
+
+
+def test_missing_files_are_counted(tmp_path: Path) -> None:
+    (tmp_path / "1.png").write_bytes(b"")
+    (tmp_path / "2.png").symlink_to("nowhere.png")
+    records = [
+        {"file_name": str(tmp_path / f"{i}.png"), "sem_seg_file_name": "a\n"} for i in (1, 2)
+    ]
+    records.append({"file_name": "https://example.org/3.png"})
+    with pytest.raises(FileNotFoundError) as error:
+        check_files(records, "training sets (x)")
+    assert "3 of 5 files of the training sets (x) do not exist; the first is 'a\\n'" in str(
+        error.value
+    )
+    check_files(records[2:], "x")
 
 
 # --- once for each file -------------------------------------------------------------------------

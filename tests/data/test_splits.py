@@ -103,7 +103,9 @@ def test_class_lists_from_files(tmp_path: Path) -> None:
     text.write_text("kite\r\n\n  traffic light \ncup")
     as_json = tmp_path / "a.json"
     as_json.write_text('["kite", "traffic light", "cup"]')
-    for path in (text, as_json):
+    marked = tmp_path / "b.txt"
+    marked.write_bytes(b"\xef\xbb\xbf" + text.read_bytes())  # as editors of Windows do
+    for path in (text, as_json, marked):
         assert resolve_class_split(str(path), CLASSES) == ((0, 2, 3), (1,))
 
 
@@ -117,6 +119,7 @@ def test_class_lists_from_files(tmp_path: Path) -> None:
         ("a.txt", "dog\ncup\ndog\n", "twice: dog"),
         ("a.json", '["dog", "cup", "dog"]', "twice: dog"),
         ("a.json", '["dog",', "not valid JSON"),
+        ("a.json", "[" * 100_000, "not valid JSON"),
         ("a.json", '{"dog": 1}', "must be a JSON list"),
         ("a.json", "[1, 2]", "must be a JSON list"),
     ],

@@ -163,3 +163,9 @@ def test_generators_come_back() -> None:
     assert second != first
     set_generator_states(states)
     assert draw_all() + draw_all() == first + second
+
+
+def test_a_missing_image_is_named_before_the_first_step() -> None:
+    records = [{"file_name": "/nowhere/1.png", "width": 4, "height": 4}]
+    with pytest.raises(FileNotFoundError, match="1 of 1 files of the training sets .*/nowhere/1"):
+        build_training_loader(config(0, False), draw, records)

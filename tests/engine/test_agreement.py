@@ -246,6 +246,8 @@ def test_trainers_say_it_before_the_first_iteration(
 
     monkeypatch.setattr(Trainer, "run_step", lambda self: pytest.fail("too late"))
     train, other = make(["cup", "dog", "kite"]), make(["kite", "cup", "dog"])
+    for image in ("1.png", "2.png"):
+        (tmp_path / image).touch()
     sets = ("DATASETS.TRAIN", (train,), "DATASETS.TEST", ())
     line = refused(Trainer(detector(tmp_path, *sets)).train)
     assert "NUM_CLASSES is 48" in line and train in line
@@ -262,7 +264,15 @@ def test_files_of_a_test_set_are_looked_for(
     monkeypatch.setattr(Trainer, "run_step", lambda self: pytest.fail("too late"))
     train, test = make(["cup"]), make(["cup"])
     sets = ("DATASETS.TRAIN", (train,), "DATASETS.TEST", (test,), "MODEL.ROI_HEADS.NUM_CLASSES", 1)
-    line = refused(Trainer(detector(tmp_path, *sets)).train, error=FileNotFoundError)
+    line = refused(Trainer, detector(tmp_path, *sets), error=FileNotFoundError)
+    assert f"2 of 2 files of the training sets ({train}) do not exist; the first is '" in line
+    images = [tmp_path / "1.png", tmp_path / "2.png"]
+    for image in images:
+        image.touch()
+    trainer = Trainer(detector(tmp_path, *sets))
+    for image in images:
+        image.unlink()
+    line = refused(trainer.train, error=FileNotFoundError)
     assert (
         f"2 of 2 files of the test set '{test}' do not exist; the first is '{tmp_path}/1.png'"
         in line

@@ -166,3 +166,19 @@ def test_more_processes_than_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_one_process_needs_no_other(capsys: pytest.CaptureFixture) -> None:
     ranks.launch(print, 1, args=("here",))
     assert capsys.readouterr().out == "here\n"
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        ({"num_processes": -1}, "--num-gpus is -1"),
+        ({"num_machines": 0}, "--num-machines is 0, expected 1 or more"),
+        ({"machine_rank": 1}, "--machine-rank is 1, expected 0 to 0 with --num-machines 1"),
+        ({"num_machines": 2, "machine_rank": -1}, "--machine-rank is -1, expected 0 to 1"),
+        ({"num_machines": 2}, "--dist-url is 'auto': 2 machines need one tcp://HOST:PORT"),
+        ({"num_machines": 2, "dist_url": "host:29500"}, "--dist-url is 'host:29500'"),
+    ],
+)
+def test_machines_that_would_wait_for_ever(arguments: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        ranks.launch(lambda: None, **{"num_processes": 1, **arguments})

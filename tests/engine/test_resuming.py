@@ -96,6 +96,8 @@ def test_another_model(output: Path) -> None:
     assert "Give another OUTPUT_DIR" in line
     line = refused(output, "MODEL.FREEZE_DETECTOR", not config(output).MODEL.FREEZE_DETECTOR)
     assert "the optimizer of the checkpoint is another one" in line and "FREEZE_DETECTOR" in line
+    line = refused(output, "SOLVER.OPTIMIZER", "AdamW", "SOLVER.MAX_ITER", 9)
+    assert "the optimizer of the checkpoint is another one" in line and "train without" in line
 
 
 def test_weights_alone_are_no_training(output: Path) -> None:

@@ -104,7 +104,8 @@ def _agreed_categories(pairs: Sequence[Pair]) -> Categories:
 
 def _categories(file: str) -> Categories:
     if not os.path.isfile(file):
-        raise ValueError(f"the annotation file '{file}' does not exist")
+        what = "is no file" if os.path.exists(file) else "does not exist"
+        raise ValueError(f"the annotation file '{file}' {what}")
     found = [value for key, value in iter_members(file) if key == "categories"]
     if not found or not all(_is_category(c) for c in found):
         raise ValueError(
