@@ -11,6 +11,7 @@ from helpers import TINY, shapes_config
 from pycocotools.coco import COCO
 
 from seg_every_thing.cli import main
+from seg_every_thing.cli import quickstart as quickstart_command
 from seg_every_thing.study.definitions.suites import DEMO
 from seg_every_thing.study.reporting.overlap import overlap_metrics, shared_boxes
 from seg_every_thing.study.reporting.report import COLUMNS, recovery
@@ -94,6 +95,23 @@ def test_seeds_are_summed_up_as_mean_and_standard_deviation() -> None:
     assert len(headers) == 1 + len(COLUMNS)
     assert cells[0] == ["class-agnostic", *["2.0 ± 1.4"] * len(COLUMNS)]
     assert cells[1][1:] == ["3.0 ± 1.4"] * len(COLUMNS)
+
+
+def test_several_seeds_are_summed_up_in_a_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def run_seed(_: Any, __: Any, seed: int) -> Any:
+        values = {"class_agnostic": 10.0, "maskx": 15.0, "maskx_box_losses": 19.0 - seed}
+        values["oracle"] = 20.0 if seed != 4 else 10.0  # seed 4 has no gap
+        return {"rows": {n: {key: v for key, _ in COLUMNS} for n, v in values.items()}}
+
+    monkeypatch.setattr(quickstart_command, "_run_seed", run_seed)
+    size = ["--num-train", "1", "--num-val", "1"]
+    assert main(["quickstart", "--output", str(tmp_path), *size, "--seed", "0", "1", "4"]) == 0
+    assert json.loads((tmp_path / "results_seeds.json").read_text()) == {
+        "seeds": [0, 1, 4],
+        "recovery_B": {"maskx": [0.5, 0.5, None], "maskx_box_losses": [0.9, 0.8, None]},
+    }
 
 
 def test_an_override_that_makes_rows_unlike_ends_the_demo_before_it_trains(
