@@ -2,6 +2,7 @@
 
 import contextlib
 import ctypes
+import io
 import multiprocessing
 import os
 import signal
@@ -10,7 +11,7 @@ import sys
 import threading
 import time
 from functools import partial
-from typing import Any, Iterator, Sequence
+from typing import Any, Callable, Iterator, Sequence
 from unittest import mock
 
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
@@ -57,6 +58,31 @@ def signals_end_in_good_order() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def readers_may_end() -> Iterator[None]:
+    """Let the program go on when who reads its output ends, as in ``| head``: nobody misses it.
+
+    Else a log has a traceback for each line, and a print ends a training.
+    """
+    with contextlib.ExitStack() as stack:
+        for stream in (sys.stdout, sys.stderr):
+            if isinstance(stream, io.TextIOWrapper):
+                for name in ("write", "flush"):
+                    method = partial(_written, stream, getattr(stream, name))
+                    stack.enter_context(mock.patch.object(stream, name, method))
+                stack.callback(stream.flush)
+        yield
+
+
+def _written(stream: io.TextIOWrapper, method: Callable[..., Any], *args: Any) -> Any:
+    try:
+        return method(*args)
+    except BrokenPipeError:
+        with open(os.devnull, "wb") as nothing:
+            os.dup2(nothing.fileno(), stream.fileno())
+        return method(*args)
 
 
 @contextlib.contextmanager

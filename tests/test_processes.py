@@ -1,5 +1,6 @@
 """Processes end with their parent, and signals end a program in good order."""
 
+import logging
 import multiprocessing
 import os
 import signal
@@ -15,6 +16,7 @@ from seg_every_thing.processes import (
     EndedBySignal,
     call_and_end_together,
     end_with_parent,
+    readers_may_end,
     signals_end_in_good_order,
     starting_processes,
 )
@@ -122,3 +124,26 @@ def test_ctrl_c_comes_after_processes_have_started() -> None:
 def test_killed_ones_get_a_hint() -> None:
     error: Any = EndedBySignal(signal.SIGKILL, "process 1 was ended by")
     assert str(error) == "process 1 was ended by SIGKILL (the kernel does so for want of memory)"
+
+
+def test_a_reader_that_ends_stops_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    with open(writer, "w", encoding="utf-8") as stream:
+        monkeypatch.setattr(sys, "stdout", stream)
+        with readers_may_end():
+            handler = logging.StreamHandler(stream)
+            handler.handleError = lambda record: pytest.fail("a traceback in the log")  # type: ignore
+            handler.emit(logging.makeLogRecord({"msg": "a line"}))
+            stream.write("x" * 100_000)
+            stream.flush()
+        assert "write" not in vars(stream)  # as it was before
+
+
+def test_output_that_is_read_is_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    reader, writer = os.pipe()
+    with open(reader, encoding="utf-8") as end, open(writer, "w", encoding="utf-8") as stream:
+        monkeypatch.setattr(sys, "stdout", stream)
+        with readers_may_end():
+            stream.write("a line\n")
+        assert end.readline() == "a line\n"  # flushed when the program ends

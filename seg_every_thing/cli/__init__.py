@@ -8,7 +8,7 @@ import sys
 from typing import Iterator, List, Optional
 
 from ..errors import is_expected, one_line
-from ..processes import EndedBySignal, signals_end_in_good_order
+from ..processes import EndedBySignal, readers_may_end, signals_end_in_good_order
 
 COMMANDS = {
     "train": "seg_every_thing.cli.train",
@@ -69,14 +69,15 @@ def one_line_errors(program: str = "seg-every-thing") -> Iterator[None]:
     A signal (Ctrl-C, SIGTERM, SIGHUP; or the end of a process that it needs) gives one line, too,
     and exit code 128 + signal.
     """
-    try:
-        with signals_end_in_good_order():
-            yield
-    except EndedBySignal as e:
-        sys.stderr.write(f"{program}: {e}\n")
-        sys.exit(128 + e.number)
-    except Exception as e:
-        if not is_expected(e):
-            raise
-        sys.stderr.write(f"{program}: error: {one_line(e)}\n")
-        sys.exit(1)
+    with readers_may_end():
+        try:
+            with signals_end_in_good_order():
+                yield
+        except EndedBySignal as e:
+            sys.stderr.write(f"{program}: {e}\n")
+            sys.exit(128 + e.number)
+        except Exception as e:
+            if not is_expected(e):
+                raise
+            sys.stderr.write(f"{program}: error: {one_line(e)}\n")
+            sys.exit(1)

@@ -125,6 +125,9 @@ class DataReport:
                 "%s: %d objects %s %s: %s%s",
                 *(self.data_set, found.objects, reason, fate, named, more),
             )
+        left_out = sum(f.objects for (row, _), f in self.rows.items() if row in (DROPPED, CROWD))
+        if self.purpose == EVALUATION and self.objects == left_out:
+            logger.warning("%s: no object to evaluate: all metrics will be -1", self.data_set)
         if self.unusable:
             errors = self._errors_in_words()
             logger.warning("%s: set aside as unusable: %s", self.data_set, errors)

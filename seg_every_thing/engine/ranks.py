@@ -16,7 +16,7 @@ import torch
 from detectron2.engine import launch as detectron2_launch
 
 from ..errors import ProcessError, is_expected, one_line
-from ..processes import EndedBySignal, end_with_parent, starting_processes
+from ..processes import EndedBySignal, end_with_parent, readers_may_end, starting_processes
 
 _SECONDS_TO_FOLLOW = 2.0  # for processes that fail because another one has
 _POLL_SECONDS = 0.2
@@ -142,7 +142,8 @@ def _run_rank(
 ) -> None:
     end_with_parent(parent)
     try:
-        function(rank, *args)
+        with readers_may_end():
+            function(rank, *args)
     except Exception as e:
         expected = is_expected(e)
         text = one_line(e) if expected else traceback.format_exc()

@@ -9,6 +9,7 @@ import pytest
 from seg_every_thing.data import data_report
 from seg_every_thing.data.data_report import (
     BOX_ONLY,
+    CROWD,
     DROPPED,
     EVALUATION,
     TRAINING,
@@ -68,3 +69,19 @@ def test_what_is_unusable_is_an_error_or_set_aside() -> None:
     with pytest.raises(ValueError, match="^annotation 7: no. Mend that, or go on"):
         report.check("error")
     report.check("set_aside")
+
+
+def test_nothing_to_evaluate_is_said(caplog: pytest.LogCaptureFixture) -> None:
+    nothing = "no object to evaluate"
+    report = DataReport("mine", EVALUATION)
+    report.log()
+    assert nothing in caplog.text
+    report.count(CROWD)
+    caplog.clear()
+    report.log()
+    assert nothing in caplog.text
+    report.count(BOX_ONLY)
+    caplog.clear()
+    report.log()
+    DataReport("mine", TRAINING).log()
+    assert nothing not in caplog.text
