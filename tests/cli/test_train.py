@@ -69,7 +69,8 @@ def test_several_machines_must_agree_on_an_address(
     with pytest.raises(SystemExit) as e:
         main(["train", *arguments, "OUTPUT_DIR", str(tmp_path)])
     assert e.value.code == 1
-    assert "dist_url=auto not supported in multi-machine jobs" in capsys.readouterr().err
+    message = "--dist-url is 'auto': 2 machines need one tcp://HOST:PORT"
+    assert message in capsys.readouterr().err
 
 
 # --- own data ---
