@@ -65,3 +65,11 @@ def changed(before: Dict[str, torch.Tensor], model: nn.Module) -> List[str]:
     now = model.state_dict()
     assert before.keys() == now.keys()
     return [name for name, value in before.items() if not torch.equal(value, now[name])]
+
+
+def runs(pid: int) -> bool:
+    """Whether a process is there and no zombie; by ``/proc``, so on Linux alone."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except OSError:
+        return False

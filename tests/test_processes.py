@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Callable
 
 import pytest
+from helpers import runs
 
 from seg_every_thing import processes
 from seg_every_thing.processes import (
@@ -24,13 +25,6 @@ from seg_every_thing.processes import (
 linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="looks into /proc")
 
 FORK = multiprocessing.get_context("fork")
-
-
-def runs(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
-    except OSError:
-        return False
 
 
 def write_pid_and_sleep(parent: int, path: Path) -> None:

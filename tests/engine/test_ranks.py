@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Callable, List
 
 import pytest
+from helpers import runs
 
 from seg_every_thing.cli import one_line_errors
 from seg_every_thing.engine import ranks
@@ -21,13 +22,6 @@ from seg_every_thing.processes import EndedBySignal
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="looks into /proc")
 
 FORK = multiprocessing.get_context("fork")
-
-
-def runs(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
-    except OSError:
-        return False
 
 
 def until(condition: Callable[[], Any], seconds: float = 60) -> Any:
