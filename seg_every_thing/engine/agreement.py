@@ -114,7 +114,8 @@ def _check_training(cfg: CfgNode) -> None:
         raise ValueError(
             f"DATALOADER.NUM_WORKERS is {cfg.DATALOADER.NUM_WORKERS}, expected 0 or more"
         )
-    if not sizes or min(sizes) < 1:
+    # A length of 0 is detectron2's way to say that images keep their size.
+    if not sizes or min(sizes) < 0:
         raise ValueError(f"INPUT.MIN_SIZE_TRAIN is {sizes}, expected lengths in pixels")
 
 

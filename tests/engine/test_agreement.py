@@ -370,7 +370,7 @@ def test_a_project_with_evaluators_of_its_own(
         ("SOLVER.BASE_LR", float("inf")),
         ("DATALOADER.NUM_WORKERS", -1),
         ("INPUT.MIN_SIZE_TRAIN", ()),
-        ("INPUT.MIN_SIZE_TRAIN", (64, 0)),
+        ("INPUT.MIN_SIZE_TRAIN", (64, -1)),
     ],
 )
 def test_numbers_that_cannot_train(make: Make, key: str, value: Any) -> None:
@@ -381,3 +381,10 @@ def test_numbers_that_cannot_train(make: Make, key: str, value: Any) -> None:
     with pytest.raises(ValueError, match=f"{key} is .*expected"):
         check_settings(cfg, training=True)
     check_settings(cfg, training=False)
+
+
+def test_a_length_of_0_keeps_images_as_they_are(make: Make) -> None:
+    name = make(["cup"])
+    cfg = config([name], [name], 1)
+    cfg.merge_from_list(["INPUT.MIN_SIZE_TRAIN", (0,)])
+    check_settings(cfg, training=True)
