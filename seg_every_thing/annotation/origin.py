@@ -5,6 +5,9 @@ from typing import Any, Dict
 SOURCE = "seg_every_thing"
 """``attributes.source`` of an object whose mask was made."""
 
+CALIBRATED = "expected IoU"
+"""``info.seg_every_thing.score`` of a file whose scores are calibrated."""
+
 Annotation = Dict[str, Any]
 
 

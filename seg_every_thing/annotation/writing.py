@@ -12,6 +12,7 @@ from .finished import replaced_digest
 from .formats import coco
 from .index import Index
 from .options import DEFAULT_CONFIG, Options
+from .origin import CALIBRATED
 from .output import Output, category_warnings
 from .provenance import Prints, model_digest
 from .report import Tally
@@ -59,7 +60,7 @@ def write_output(
             "sha256": model_digest(options, model),
         },
         "source": {"file": options.annotations.name, "sha256": prints.source},
-        "score": "expected IoU" if score.is_calibrated else "certainty, not calibrated",
+        "score": CALIBRATED if score.is_calibrated else "certainty, not calibrated",
         "options": {**options.for_masks(), **options.for_file()},
     }
     output = Output(options, index, results, score, about)

@@ -15,6 +15,7 @@ COMMANDS = {
     "self-train": "seg_every_thing.cli.self_train",
     "demo": "seg_every_thing.cli.demo",
     "annotate": "seg_every_thing.cli.annotate",
+    "compare-masks": "seg_every_thing.cli.compare_masks",
     "quickstart": "seg_every_thing.cli.quickstart",
     "prepare-vg": "seg_every_thing.cli.prepare_vg",
     "align": "seg_every_thing.cli.align",
