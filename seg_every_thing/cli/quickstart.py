@@ -1,4 +1,5 @@
-"""`seg-every-thing quickstart`: four ways to masks of set B on Shapes, on one detector."""
+"""`seg-every-thing quickstart`: four ways to masks of set B on Shapes, on one detector; boxes in,
+masks out with one of them."""
 
 import argparse
 import logging
@@ -25,6 +26,7 @@ from ..study.reporting.tables import seeds_table
 from ..study.running.runner import Run, StudyRunner, row_differences
 from ..study.running.stages import metric_names, versions
 from .common import add_shapes_study_arguments, check_study_output, shapes_registration
+from .quickstart_annotation import annotate_boxes
 
 HELP = "train and compare class-agnostic, Mask^X, box-supervised and supervised masks on Shapes"
 
@@ -33,6 +35,7 @@ logger = logging.getLogger(__name__)
 _DATA_SET, _SPLIT = "shapes_val", DEMO.directions[0].split
 _ROWS = DEMO.tables["demo"].rows
 _CLOSES = ("maskx", "maskx_box_losses")  # rows of which is said what part of the gap they close
+_ANNOTATES = "maskx_box_losses"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -66,6 +69,7 @@ def _run_seeds(args: argparse.Namespace) -> None:
     results = [_run_seed(args, runner, seed) for seed in args.seed]
     if len(results) > 1:
         _report_seeds(args, results)
+    _annotate(args, runner)
 
 
 def _run_seed(args: argparse.Namespace, runner: StudyRunner, seed: int) -> Dict[str, Any]:
@@ -134,6 +138,14 @@ def _report(
     logger.info("Gallery: %s", os.path.abspath(page))
     logger.info("Numbers: %s", os.path.abspath(args.output / "results.json"))
     return result
+
+
+def _annotate(args: argparse.Namespace, runner: StudyRunner) -> None:
+    """With the model of the last seed."""
+    (run,) = (Run(row, _SPLIT, args.seed[-1]) for row in _ROWS if row.name == _ANNOTATES)
+    cfg = runner.config(run)
+    cfg.MODEL.WEIGHTS = str(runner.folder(run) / "model_final.pth")
+    annotate_boxes(cfg, _DATA_SET, args.output / "annotate")
 
 
 def _report_seeds(args: argparse.Namespace, results: List[Dict[str, Any]]) -> None:

@@ -12,6 +12,7 @@ from pycocotools.coco import COCO
 
 from seg_every_thing.cli import main
 from seg_every_thing.cli import quickstart as quickstart_command
+from seg_every_thing.data.datasets.shapes import SHAPES_SET_A
 from seg_every_thing.study.definitions.suites import DEMO
 from seg_every_thing.study.reporting.overlap import overlap_metrics, shared_boxes
 from seg_every_thing.study.reporting.report import COLUMNS, recovery
@@ -46,6 +47,8 @@ def test_quickstart_makes_table_gallery_and_json_and_reuses_them(
     assert "class-agnostic" in page and "http://" not in page and "https://" not in page
     output = capfd.readouterr()
     assert "mask AP, B" in output.out + output.err
+    check_annotated(tmp_path / "demo" / "annotate", output.out + output.err)
+    masks = (tmp_path / "demo" / "annotate" / "masks.json").stat()
 
     stamps = {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*.pth")}
     assert len(stamps) >= 5
@@ -58,6 +61,23 @@ def test_quickstart_makes_table_gallery_and_json_and_reuses_them(
     assert {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*.pth")} == stamps
     output = capfd.readouterr()
     assert "reusing the result" in output.out + output.err
+    check_annotated(tmp_path / "demo" / "annotate", output.out + output.err)
+    again_masks = (tmp_path / "demo" / "annotate" / "masks.json").stat()
+    assert (again_masks.st_mtime_ns, again_masks.st_ino) == (masks.st_mtime_ns, masks.st_ino)
+
+
+def check_annotated(folder: Path, log: str) -> None:
+    """Set B's boxes have masks, which stand beside those that were taken away."""
+    boxes, masks = (json.loads((folder / f"{n}.json").read_text()) for n in ("boxes", "masks"))
+    names = {c["id"]: c["name"] for c in boxes["categories"]}
+    for before, after in zip(boxes["annotations"], masks["annotations"]):
+        in_a = names[before["category_id"]] in SHAPES_SET_A
+        assert bool(before["segmentation"]) == in_a
+        assert ("score" in after) == (not in_a)
+    comparison = json.loads((folder / "comparison.json").read_text())
+    assert not {*comparison["by_class"]} & {*SHAPES_SET_A}
+    assert f"mean IoU {comparison['all']['IoU']:.1f} with those taken away" in log
+    assert (folder / "review" / "index.html").is_file() and str(folder / "masks.json") in log
 
 
 def test_a_failing_row_is_named_and_the_others_are_kept(
@@ -106,6 +126,7 @@ def test_several_seeds_are_summed_up_in_a_file(
         return {"rows": {n: {key: v for key, _ in COLUMNS} for n, v in values.items()}}
 
     monkeypatch.setattr(quickstart_command, "_run_seed", run_seed)
+    monkeypatch.setattr(quickstart_command, "_annotate", lambda *_: None)
     size = ["--num-train", "1", "--num-val", "1"]
     assert main(["quickstart", "--output", str(tmp_path), *size, "--seed", "0", "1", "4"]) == 0
     assert json.loads((tmp_path / "results_seeds.json").read_text()) == {
