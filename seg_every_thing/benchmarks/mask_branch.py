@@ -2,22 +2,16 @@
 
 import logging
 import platform
-import statistics
-import time
 from functools import partial
-from typing import Any, Dict, List, Optional, Sequence, Tuple
+from typing import Any, Dict, List, Optional, Sequence
 
 import detectron2
 import torch
 
 from .. import __version__
 from .mask_branch_step import MaskBranch, MaskBranchStep
-from .measuring import (
-    FreshProcess,
-    OutOfMemoryError,
-    available_bytes,
-    processor_name,
-)
+from .measuring import available_bytes, processor_name
+from .turns import Row, measure_in_turns
 
 logger = logging.getLogger(__name__)
 
@@ -37,9 +31,8 @@ def benchmark_mask_branch(
 ) -> Dict[str, Any]:
     """Measure our mask branch and detectron2's for each number of classes.
 
-    Every row has a process of its own.  All of them take turns, a step each, and every other round
-    goes the other way round, so that a busy machine slows all rows alike.  Each branch's first two
-    steps are not timed: they measure memory and warm up.
+    Every row has a process of its own, and all of them take turns, a step each.  Each branch's
+    first two steps are not timed: they measure memory and warm up.
 
     Args:
         num_classes: numbers of classes K; our branch with box losses, and with the MLP,
@@ -91,53 +84,14 @@ def benchmark_mask_branch(
     }
 
 
-def _measure(branches: List[MaskBranch], repeats: int, device: str) -> List[Dict[str, Any]]:
-    rows: List[Dict[str, Any]] = [{"name": b.model, "num_classes": b.num_classes} for b in branches]
-    times: List[List[Tuple[float, float]]] = [[] for _ in branches]
-    workers: Dict[int, FreshProcess] = {}
-
-    def skip(i: int, reason: str) -> None:
-        name, num_classes = branches[i].model, branches[i].num_classes
-        rows[i] = {"name": name, "num_classes": num_classes, "skipped": reason}
-        logger.warning(f"{name}, {num_classes} classes: skipped, {reason}")
-
-    def ask(i: int, method: str) -> Any:
-        try:
-            return workers[i].ask(method)
-        except OutOfMemoryError as e:
-            workers.pop(i).close()
-            skip(i, str(e))
-            return None
-
-    try:
-        for i, branch in enumerate(branches):
-            reason = _too_large(branch, device)
-            if reason:
-                skip(i, reason)
-                continue
-            logger.info(f"{branch.model}, {branch.num_classes} classes: measuring memory")
-            workers[i] = FreshProcess(partial(MaskBranchStep, branch, device))
-            rows[i].update(ask(i, "sizes") or {})
-        start = time.perf_counter()
-        for round_index in range(repeats):
-            for i in sorted(workers, reverse=bool(round_index % 2)):
-                times[i].append(ask(i, "seconds"))
-            passed = time.perf_counter() - start
-            left = passed / (round_index + 1) * (repeats - round_index - 1)
-            logger.info(f"round {round_index + 1} of {repeats}: {left / 60:.1f} minutes left")
-    finally:
-        for worker in workers.values():
-            worker.close()
-    for i, row in enumerate(rows):
-        if i in workers:
-            seconds, cpu_seconds = zip(*times[i])
-            row.update(
-                seconds=statistics.median(seconds),
-                seconds_min=min(seconds),
-                seconds_max=max(seconds),
-                cpu_seconds=statistics.median(cpu_seconds),
-                repeats=repeats,
-            )
+def _measure(branches: List[MaskBranch], repeats: int, device: str) -> List[Row]:
+    rows: List[Row] = [{"name": b.model, "num_classes": b.num_classes} for b in branches]
+    for branch, row in zip(branches, rows):
+        reason = _too_large(branch, device)
+        if reason:
+            row["skipped"] = reason
+            logger.warning(f"{branch.model}, {branch.num_classes} classes: skipped, {reason}")
+    measure_in_turns(rows, [partial(MaskBranchStep, b, device) for b in branches], repeats)
     return rows
 
 

@@ -9,14 +9,16 @@ from typing import Any, Dict, List
 import torch
 from tabulate import tabulate
 
+from ..benchmarks.evaluation import NUM_IMAGES, NUM_RESULTS, benchmark_evaluation
 from ..benchmarks.mask_branch import NUM_CLASSES, benchmark_mask_branch, benchmark_table
+from ..benchmarks.training import SIZE, benchmark_training
 from ..benchmarks.visual_genome import FULL_SIZE, run_prepare_vg_benchmark
 from ..benchmarks.vocabulary import benchmark_vocabulary
 from ..files import check_targets, make_output_dir, write_json
 
-HELP = "measure time and memory of the mask branch, of whole models, and of prepare-vg"
+HELP = "measure time and memory of the mask branch, of whole models, and of evaluation"
 
-SUITES = ("mask_branch", "vocabulary", "prepare_vg")
+SUITES = ("mask_branch", "vocabulary", "prepare_vg", "training", "evaluation")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -33,7 +35,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"numbers of classes (default: {NUM_CLASSES}; vocabulary: 80 and 3001)",
     )
     parser.add_argument(
-        "--num-images", type=int, default=FULL_SIZE, help="for prepare_vg (%(default)s)"
+        "--num-images",
+        type=int,
+        help=f"for prepare_vg ({FULL_SIZE}) and evaluation ({NUM_IMAGES})",
+    )
+    parser.add_argument(
+        "--results",
+        type=int,
+        default=NUM_RESULTS,
+        help="for evaluation: found in an image (%(default)s)",
+    )
+    parser.add_argument(
+        "--size",
+        type=int,
+        nargs=2,
+        default=SIZE,
+        metavar=("HEIGHT", "WIDTH"),
+        help="for training: of the images of a batch (%(default)s)",
     )
     parser.add_argument("--rois", type=int, default=128, help="RoIs of a batch (%(default)s)")
     parser.add_argument("--repeats", type=int, default=5, help="timed steps a row (%(default)s)")
@@ -65,7 +83,17 @@ def run(args: argparse.Namespace) -> None:
         args.num_classes = args.num_classes or [80, 3001]
         result = benchmark_vocabulary(args.num_classes)
         table = _plain_table(result["rows"])
+    elif args.suite == "training":
+        result = benchmark_training(
+            args.size, rois=args.rois, repeats=args.repeats, device=args.device
+        )
+        table = _plain_table(result["rows"])
+    elif args.suite == "evaluation":
+        args.num_images = NUM_IMAGES if args.num_images is None else args.num_images
+        result = benchmark_evaluation(args.num_images, results=args.results, repeats=args.repeats)
+        table = _plain_table(result["rows"])
     else:
+        args.num_images = FULL_SIZE if args.num_images is None else args.num_images
         result = run_prepare_vg_benchmark(args.num_images, repeats=args.repeats)
         table = _plain_table(result["rows"])
     result["command"] = _command(args)
@@ -78,19 +106,26 @@ def run(args: argparse.Namespace) -> None:
 def _plain_table(rows: List[Dict[str, Any]]) -> str:
     """Every value as it is, with sizes in MiB."""
     shown = [
-        {k.replace("bytes", "MiB"): v / 2**20 if k.endswith("bytes") else v for k, v in row.items()}
+        {
+            k.replace("bytes", "MiB"): v / 2**20 if v and k.endswith("bytes") else v
+            for k, v in row.items()
+        }
         for row in rows
     ]
-    return tabulate(shown, headers="keys", tablefmt="pipe", floatfmt=".1f")
+    return tabulate(shown, headers="keys", tablefmt="pipe", floatfmt=".4g")
 
 
 def _command(args: argparse.Namespace) -> str:
     parts = ["seg-every-thing", "benchmark", "--suite", args.suite, "--output", args.output]
     if args.num_classes:
         parts += ["--num-classes", *map(str, args.num_classes)]
-    if args.suite == "mask_branch":
+    if args.suite == "training":
+        parts += ["--size", *map(str, args.size)]
+    if args.suite in ("mask_branch", "training"):
         parts += ["--rois", str(args.rois), "--device", args.device]
-    if args.suite == "prepare_vg":
+    if args.suite == "evaluation":
+        parts += ["--results", str(args.results)]
+    if args.suite in ("prepare_vg", "evaluation"):
         parts += ["--num-images", str(args.num_images)]
     if args.suite != "vocabulary":
         parts += ["--repeats", str(args.repeats)]

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from seg_every_thing.benchmarks import mask_branch as benchmarks
+from seg_every_thing.benchmarks import turns
 from seg_every_thing.benchmarks.mask_branch import (
     MaskBranch,
     MaskBranchStep,
@@ -199,7 +200,7 @@ class FakeProcess:
 
 
 def test_rows_take_turns_and_one_that_dies_is_skipped(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(benchmarks, "FreshProcess", FakeProcess)
+    monkeypatch.setattr(turns, "FreshProcess", FakeProcess)
     monkeypatch.setattr(FakeProcess, "asked", [])
     rows = benchmark_mask_branch([2], repeats=3)["rows"]
     order = ["ours 2", "stock 2", "ours+boxes 2", "ours+mlp 2"]
@@ -256,7 +257,8 @@ def test_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_defaults_are_those_of_the_paper(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
-    for name in ("benchmark_mask_branch", "benchmark_vocabulary"):
+    suites = ("mask_branch", "vocabulary", "training", "evaluation")
+    for name in [f"benchmark_{suite}" for suite in suites]:
         monkeypatch.setattr(
             command,
             name,
@@ -272,10 +274,12 @@ def test_defaults_are_those_of_the_paper(tmp_path: Path, monkeypatch: pytest.Mon
     for suite in command.SUITES:
         command.run(parse("--suite", suite, "--output", f"{tmp_path}/x.json", "--device", "cpu"))
         assert f"--suite {suite}" in json.loads((tmp_path / "x.json").read_text())["command"]
-    branch, vocabulary, prepare_vg = asked
+    branch, vocabulary, prepare_vg, training, evaluation = asked
     assert branch == ([80, 1203, 3001, 20000], {"rois": 128, "repeats": 5, "device": "cpu"})
     assert vocabulary == ([80, 3001], {})
     assert prepare_vg == (108077, {"repeats": 5})
+    assert training == ((800, 1216), {"rois": 128, "repeats": 5, "device": "cpu"})
+    assert evaluation == (5000, {"results": 100, "repeats": 5})
 
 
 @pytest.mark.parametrize(
