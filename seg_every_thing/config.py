@@ -12,6 +12,7 @@ from detectron2.data import DatasetCatalog
 from .config_ablations import add_ablation_config
 from .config_semantic import add_semantic_config, add_tiramisu_config
 from .config_words import check_groups, check_nothing_is_none, check_overrides, with_near_key
+from .data.datasets.choice_sets import register_used_choice_sets
 from .data.datasets.own_data import OWN_DATA_KEYS, register_own_data
 from .data.datasets.semantic_sets import register_used_semantic_datasets
 from .data.datasets.shapes import register_shapes
@@ -231,6 +232,7 @@ def load_config(config_file: str, opts: Optional[List[Any]] = None) -> CN:
     register_used_semantic_datasets(cfg)
     register_used_visual_genome(cfg)
     register_used_voc_instances(cfg)
+    register_used_choice_sets(cfg)
     return cfg
 
 

@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Callable, List, Optional, Sequence
 
+from ..data.datasets.choice_sets import register_choice_sets
 from ..data.datasets.semantic_sets import register_semantic_datasets
 from ..data.datasets.voc_instances import register_voc_instances
 from ..files import make_output_dir
@@ -35,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="T,...",
         help="shapes and coco: of 1a, 1b, 1c, 1d, 2 and fig3, default all of these; shapes also: "
         "mask_rcnn_2b, 2c, 2d, 2e, agnostic (of Mask R-CNN), fcn, tiramisu; camvid: fcn, tiramisu; "
-        "photos and voc: given",
+        "photos and voc, also with _choice: given",
     )
     parser.add_argument("--seeds", type=int, default=3, help="how many, from 0 on")
     parser.add_argument("--only", action="append", metavar="ROW", help="this row; may be repeated")
@@ -103,6 +104,7 @@ def _register(shapes: Optional[Callable[[], None]], root: Optional[Path]) -> Non
         shapes()
     register_semantic_datasets(root)
     register_voc_instances(root)
+    register_choice_sets()
 
 
 def _chosen_tables(suite: Suite, names: Any) -> List[str]:

@@ -77,6 +77,9 @@ def named_splits() -> Dict[str, Tuple[str, ...]]:
         # VOC by its own names: every second class, from the first and from the second on.
         "voc_even": VOC_SEM_SEG_CLASSES[1:][0::2],
         "voc_odd": VOC_SEM_SEG_CLASSES[1:][1::2],
+        # Half of set A of "voc", and of "voc_even": what recipes are chosen on (docs/STUDIES.md).
+        "voc_half": VOC_CLASSES[0::2],
+        "voc_even_half": VOC_SEM_SEG_CLASSES[1:][2::4],
         "shapes_A": SHAPES_SET_A,
         "shapes_B": tuple(c for c in SHAPES_CLASSES if c not in SHAPES_SET_A),
         **coco_random_splits(),
@@ -122,9 +125,9 @@ def _set_a_names(mask_classes: str) -> List[str]:
         near = _nearest(mask_classes, ["all", "none", *splits])
         raise SplitError(
             f"unknown split '{mask_classes}'{near}. Known: all, none, voc, "
-            f"nonvoc, voc_even, voc_odd, E1_A20B60 ... E5_A60B20, shapes_A, shapes_B, "
-            f"shapes_E1_A12B36 ... shapes_E5_A36B12, or the path of a .txt or .json list of class "
-            f"names"
+            f"nonvoc, voc_even, voc_odd, voc_half, voc_even_half, E1_A20B60 ... E5_A60B20, "
+            f"shapes_A, shapes_B, shapes_E1_A12B36 ... shapes_E5_A36B12, or the path of a .txt or "
+            f".json list of class names"
         )
     names = _read_names(Path(mask_classes))
     if not names:

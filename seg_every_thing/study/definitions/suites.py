@@ -225,7 +225,20 @@ VOC = _photos(
     (Direction("even -> odd", "voc_even"), Direction("odd -> even", "voc_odd")),
 )
 
-SUITES = {suite.name: suite for suite in (SHAPES, CAMVID, COCO, PHOTOS, VOC)}
+# To choose a recipe on: training images alone, and of their masks those of set A.
+CHOICES = tuple(
+    replace(
+        suite,
+        name=f"{suite.name}_choice",
+        train_set=f"{suite.name}_choice_train",
+        bases=dict.fromkeys(suite.bases, f"{suite.name}/Base-Choice.yaml"),
+        directions=(Direction("half of A -> other half", split),),
+        leaves={},
+    )
+    for suite, split in ((PHOTOS, "voc_half"), (VOC, "voc_even_half"))
+)
+
+SUITES = {suite.name: suite for suite in (SHAPES, CAMVID, COCO, PHOTOS, VOC, *CHOICES)}
 
 # `make demo`: the first direction alone, on the detector of Shapes, with a recipe of its own.
 DEMO = replace(
