@@ -40,6 +40,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--seeds", type=int, default=3, help="how many, from 0 on")
     parser.add_argument("--only", action="append", metavar="ROW", help="this row; may be repeated")
+    parser.add_argument(
+        "--one-direction",
+        action="store_true",
+        help="the first of the two directions of sets A and B alone",
+    )
     parser.add_argument("--output", type=Path, default=Path("output/study"), metavar="DIR")
     parser.add_argument("--dry-run", action="store_true", help="print the commands, run nothing")
     parser.add_argument("--num-gpus", type=int, default=8, help="for the suite coco")
@@ -54,6 +59,9 @@ def run(args: argparse.Namespace) -> None:
     tables = _chosen_tables(suite, args.tables)
     seeds = range(args.seeds)
     runs = _chosen_rows(suite, runs_of(suite, tables, seeds), args.only)
+    if args.one_direction:
+        other = {direction.split for direction in suite.directions[1:]}
+        runs = [one for one in runs if one.split not in other]
     if args.dry_run:
         _print_commands(suite, runs, args)
         return

@@ -77,7 +77,7 @@ def named_splits() -> Dict[str, Tuple[str, ...]]:
         # VOC by its own names: every second class, from the first and from the second on.
         "voc_even": VOC_SEM_SEG_CLASSES[1:][0::2],
         "voc_odd": VOC_SEM_SEG_CLASSES[1:][1::2],
-        # Half of set A of "voc", and of "voc_even": what recipes are chosen on (docs/BOX_SUPERVISION.md).
+        # Half of set A of "voc", and of "voc_even": for choosing recipes.
         "voc_half": VOC_CLASSES[0::2],
         "voc_even_half": VOC_SEM_SEG_CLASSES[1:][2::4],
         "shapes_A": SHAPES_SET_A,

@@ -190,3 +190,10 @@ def test_bad_arguments(capsys: Any, arguments: Any, message: str) -> None:
         main(["study", "--dry-run", *arguments])
     assert e.value.code == 1
     assert message in capsys.readouterr().err
+
+
+def test_one_direction_is_the_first(capsys: Any) -> None:
+    both = dry_run(capsys, "--suite", "voc", "--only", "b2m_best")
+    one = dry_run(capsys, "--suite", "voc", "--only", "b2m_best", "--one-direction")
+    assert len(both) == 2 and one == both[:1]
+    assert config_from(one[0]).DATASETS.MASK_CLASSES == "voc_even"
