@@ -32,8 +32,8 @@ def add_seg_every_thing_config(cfg: CN) -> None:
     add_ablation_config(cfg)
 
     # Classes whose masks may be used in training ("set A"): "all", "voc", "nonvoc", "voc_even",
-    # "voc_odd", "shapes_A", "shapes_B", "E1_A20B60" ... "E5_A60B20", "shapes_E1_A12B36" ...
-    # "shapes_E5_A36B12", or the path of a .txt / .json list of class names.
+    # "voc_odd", "voc_half", "voc_even_half", "shapes_A", "shapes_B", "E1_A20B60" ... "E5_A60B20",
+    # "shapes_E1_A12B36" ... "shapes_E5_A36B12", or the path of a .txt / .json list of class names.
     # Works on every registered detection data set.  Objects of other classes train boxes only.
     cfg.DATASETS.MASK_CLASSES = "all"
     # What happens to annotations of which nothing can be made, in training and test sets: "error"

@@ -4,6 +4,7 @@ import logging
 import multiprocessing
 import os
 import signal
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -141,3 +142,28 @@ def test_output_that_is_read_is_whole(monkeypatch: pytest.MonkeyPatch) -> None:
         with readers_may_end():
             stream.write("a line\n")
         assert end.readline() == "a line\n"  # flushed when the program ends
+
+
+def test_freed_memory_is_not_cleared_anew() -> None:
+    """Pages that come from the kernel are counted; those of memory that was kept are not."""
+    if not hasattr(processes._LIBC, "mallopt"):
+        pytest.skip("of glibc")
+    pages = _pages_of_large_arrays(kept=True)
+    assert pages < 50
+    assert pages < _pages_of_large_arrays(kept=False)
+
+
+def _pages_of_large_arrays(kept: bool) -> int:
+    """How many pages a process gets for three arrays of 128 MB in turn, after a first one."""
+    script = (
+        "import resource, runpy, numpy\n"
+        f"names = runpy.run_path({processes.__file__!r})\n"  # without PyTorch: it is fast
+        f"assert not {kept} or names['keep_freed_memory']()\n"
+        "pages = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_minflt\n"
+        "numpy.ones(2**24)\n"
+        "start = pages()\n"
+        "for _ in range(3): numpy.ones(2**24)\n"
+        "print(pages() - start)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, check=True)
+    return int(done.stdout)

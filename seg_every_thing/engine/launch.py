@@ -28,6 +28,7 @@ from ..files import (
 )
 from ..locks import folder_in_use
 from ..model_zoo import find_config_file
+from ..processes import keep_freed_memory
 from .agreement import check_classes, check_settings
 from .ranks import launch
 from .semantic_trainer import trainer_class
@@ -125,6 +126,8 @@ def main(args: argparse.Namespace) -> Dict[str, Any]:
     with full_disk_named(cfg.OUTPUT_DIR):
         if args.eval_only:
             return evaluate(cfg, args.resume, args.allow_partial_checkpoint)
+        if cfg.MODEL.DEVICE == "cpu":
+            keep_freed_memory()
         trainer = trainer_class(cfg)(cfg)
         trainer.resume_or_load(resume=args.resume)
         return trainer.train()

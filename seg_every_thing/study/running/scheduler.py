@@ -15,7 +15,12 @@ from typing import Any, Callable, Dict, List, Sequence, Tuple
 import torch
 
 from ...files import escape_in, full_disk_named
-from ...processes import end_with_parent, kill_children, starting_processes
+from ...processes import (
+    end_with_parent,
+    keep_freed_memory,
+    kill_children,
+    starting_processes,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -158,6 +163,7 @@ def _cost(job: Job) -> float:
 
 def _start_worker(parent: int, initializer: Callable[[], None]) -> None:
     torch.set_num_threads(1)
+    keep_freed_memory()
     end_with_parent(parent)
     initializer()
 
