@@ -3,7 +3,12 @@
 Importing the package registers the RoI heads and the mask head, and does nothing else.
 """
 
+from typing import TYPE_CHECKING, Any
+
 from .diagnosis import is_asked_for as _doctor_is_asked_for
+
+if TYPE_CHECKING:
+    from .export.predictor import load_predictor
 
 try:
     from . import model_zoo
@@ -38,6 +43,7 @@ __all__ = [
     "add_seg_every_thing_config",
     "annotate",
     "freeze_detector",
+    "load_predictor",
     "model_zoo",
     "register_shapes",
     "resolve_class_split",
@@ -45,3 +51,12 @@ __all__ = [
 ]
 
 __version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> Any:
+    """What is imported when it is asked for: detectron2's tools for export are."""
+    if name == "load_predictor":
+        from .export.predictor import load_predictor
+
+        return load_predictor
+    raise AttributeError(f"module '{__name__}' has no attribute '{name}'")

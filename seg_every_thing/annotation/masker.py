@@ -10,10 +10,10 @@ from detectron2.layers.mask_ops import paste_masks_in_image
 from detectron2.structures import Boxes
 
 from ..data.vocabulary import vocabulary_of
+from ..engine.box_prompts import model_inputs
 from ..modeling.mask_geometry import EnlargedROIMasks, cropped_to_box
 from .encoding import CutMask, window_of
 from .features import features_of
-from .given_boxes import model_inputs
 
 _MOST_BOXES = 256  # in one pass, as memory grows with them
 

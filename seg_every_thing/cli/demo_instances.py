@@ -13,8 +13,9 @@ from detectron2.engine import DefaultPredictor
 from detectron2.evaluation.coco_evaluation import instances_to_coco_json
 from detectron2.structures import Instances
 
-from ..annotation.given_boxes import GivenBox, assign_boxes, predict_masks, read_given_boxes
+from ..annotation.given_boxes import GivenBox, assign_boxes, read_given_boxes
 from ..data.vocabulary import Vocabulary, class_filter, vocabulary_of
+from ..engine.box_prompts import predict_masks
 from ..modeling.add_class import add_class, read_class_vector
 from ..visualization.class_colors import kind_of
 from ..visualization.drawing import draw_instances

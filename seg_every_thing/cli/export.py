@@ -5,11 +5,12 @@ import logging
 
 from ..config import load_config
 from ..export.stock import export_stock
+from ..export.to_torchscript import export_torchscript
 from .common import add_config_arguments
 
 HELP = "write a trained model for programs that do not have this package"
 
-FORMATS = {"stock": export_stock}
+FORMATS = {"stock": export_stock, "torchscript": export_torchscript}
 
 logger = logging.getLogger(__name__)
 
@@ -21,7 +22,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--format",
         required=True,
         choices=sorted(FORMATS),
-        help="stock: model.pth and config.yaml for detectron2, T folded into its mask predictor",
+        help="stock: model.pth and config.yaml for detectron2, T folded into its mask predictor; "
+        "torchscript: for PyTorch and torchvision alone",
     )
     add_config_arguments(parser)
 

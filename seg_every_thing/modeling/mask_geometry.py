@@ -32,7 +32,9 @@ def box_coordinates(boxes: torch.Tensor, scale: float, side: int) -> torch.Tenso
     along = 2 * (torch.arange(side, device=boxes.device, dtype=boxes.dtype) + 0.5) / side - 1
     y, x = torch.meshgrid(along * scale, along * scale, indexing="ij")
     inside = (torch.maximum(x.abs(), y.abs()) <= 1).to(x)
-    position = torch.stack([x, y, inside]).expand(len(boxes), 3, side, side)
+    position = torch.stack([x, y, inside]).expand(
+        boxes.shape[0], 3, side, side
+    )  # len() is no tensor in a trace
     size = ((boxes[:, 2:] - boxes[:, :2]).clamp(min=1) / 224).log2()
     return torch.cat([position, size[:, :, None, None].expand(-1, -1, side, side)], dim=1)
 

@@ -11,11 +11,11 @@ from demo_helpers import CONFIG, EMBEDDED, TINY, write_images
 from seg_every_thing.annotation.given_boxes import (
     GivenBox,
     assign_boxes,
-    predict_masks,
     read_given_boxes,
 )
 from seg_every_thing.config import load_config
 from seg_every_thing.data.vocabulary import Vocabulary
+from seg_every_thing.engine.box_prompts import predict_masks
 from seg_every_thing.engine.predictor import build_predictor
 from seg_every_thing.modeling.add_class import add_class
 from seg_every_thing.visualization.pictures import size_of

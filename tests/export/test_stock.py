@@ -3,15 +3,14 @@
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any, Dict, Tuple
+from typing import Any, Dict
 
 import pytest
 import torch
 import yaml
-from detectron2.config import CfgNode
 from detectron2.modeling import build_model
+from exporting import trained
 from tiny_models import make_cfg
-from torch import nn
 
 from seg_every_thing.checkpoint.loading import load_for_inference
 from seg_every_thing.cli import main
@@ -49,28 +48,6 @@ MODELS: Dict[str, Dict[str, Any]] = {
     "class_agnostic": {"roi_mask_head__predictor": "class_agnostic"},
     "class_specific": {"roi_mask_head__predictor": "class_specific"},
 }
-
-
-def trained(folder: Path, **overrides: Any) -> Tuple[CfgNode, nn.Module]:
-    """A model whose masks differ from class to class, its checkpoint and its config file."""
-    folder.mkdir()
-    cfg = make_cfg(**overrides)
-    cfg.DATASETS.TRAIN = cfg.DATASETS.TEST = ()
-    cfg.TEST.DETECTIONS_PER_IMAGE = 60
-    torch.manual_seed(0)
-    model = build_model(cfg).eval()
-    for parameter in model.roi_heads.parameters():
-        nn.init.normal_(parameter, std=0.2)
-    torch.manual_seed(0)  # boxes of the same classes, whatever the mask branch
-    for parameter in model.roi_heads.box_head.parameters():
-        nn.init.normal_(parameter, std=0.05)
-    for parameter in model.roi_heads.box_predictor.parameters():
-        nn.init.normal_(parameter, std=0.2)
-    nn.init.zeros_(model.roi_heads.box_predictor.cls_score.bias)  # or one class wins everywhere
-    cfg.MODEL.WEIGHTS = str(folder / "ours.pth")
-    torch.save({"model": model.state_dict()}, cfg.MODEL.WEIGHTS)
-    (folder / "ours.yaml").write_text(cfg.dump())
-    return cfg, model
 
 
 @torch.no_grad()

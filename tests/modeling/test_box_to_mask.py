@@ -15,7 +15,7 @@ from tiny_models import K, make_batch, make_cfg
 from torch import nn
 
 from seg_every_thing import BoxToMask, Trainer, freeze_detector
-from seg_every_thing.annotation.given_boxes import predict_masks
+from seg_every_thing.engine.box_prompts import predict_masks
 
 AGNOSTIC = {"roi_mask_head__predictor": "class_agnostic"}
 TRANSFER = {
