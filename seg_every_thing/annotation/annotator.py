@@ -1,5 +1,6 @@
 """Boxes of a data set in, masks out: the stages of a run, each of which survives being killed."""
 
+import itertools
 import logging
 import shutil
 import time
@@ -23,6 +24,8 @@ from .training import Budget, TrainedModel, train_model
 from .writing import write_output
 
 logger = logging.getLogger(__name__)
+
+_TIMED_IMAGES = 10
 
 MakeMasker = Callable[[Work, Index], Masker]
 Report = Dict[str, Any]
@@ -177,7 +180,8 @@ def _model(
         work = Work(options, index.path, model, 0, make_masker)
         masker = make_masker(work, index)
         times = []
-        for image, _ in zip(index.images(), range(5)):
+        apart = max(budget.images // _TIMED_IMAGES, 1)
+        for image in itertools.islice(index.images(), 0, _TIMED_IMAGES * apart, apart):
             start = time.perf_counter()
             objects = index.objects(image.number)
             try:
@@ -186,7 +190,8 @@ def _model(
                 continue
             masker(pixels, boxes_of(objects), [x.category for x in objects])
             times.append(time.perf_counter() - start)
-        return sorted(times)[len(times) // 2] if times else 0.0
+        # The first one is slower than all others.
+        return sum(times[1:]) / len(times[1:]) if times[1:] else sum(times)
 
     return train_model(options, index, prints.masks, budget, seconds_an_image)
 

@@ -29,7 +29,8 @@ class Options:
             ``opts`` it is used as it is; otherwise it is trained on the data first.
         opts: KEY, VALUE, ... on top of the config.
         allow_partial: use weights of another model, too, with what fits.
-        minutes: for training and annotation together; None = as long as the config says.
+        minutes: for all of it: training takes what making the masks leaves, by a short trial, and
+            ends in time; None = as long as the config says.
         rounds: of self-training, each with the masks of the model before it.
         holdout: share of the masks of each class that are not trained on, and measure quality.
         format: of the masks: "rle", "polygon" or "rle-uncompressed".

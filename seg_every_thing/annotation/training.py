@@ -4,7 +4,7 @@ import json
 import logging
 import time
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, NamedTuple, Set, Tuple
+from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Set, Tuple
 
 from detectron2.config import CfgNode
 from detectron2.modeling import build_model
@@ -26,6 +26,7 @@ MOST_IMAGES = 5000
 """That a model trains on: more would not fit into minutes, nor into memory."""
 _TRIAL = 15  # iterations whose time is measured
 _FEWEST_ITERATIONS, _MOST_TIMES = 50, 10  # for --minutes; as often as the config's MAX_ITER
+_PLANNED = 0.9  # share of the time that is planned: the rest is for what else there is to do
 _OBJECTS_A_BATCH = 20
 
 
@@ -47,28 +48,37 @@ class Budget:
             start: of the run, by ``time.monotonic``.
         """
         self.end = None if options.minutes is None else start + 60 * options.minutes
+        self.images = images
         self._images = images / options.num_gpus
         self._models = options.rounds + 1
 
-    def iterations(self, seconds_each: float, seconds_an_image: float, default: int) -> int:
+    def plan(
+        self, seconds_each: float, seconds_an_image: float, default: int
+    ) -> Dict[str, Optional[float]]:
         """How long to train.
 
         Args:
             seconds_each: of an iteration.
             seconds_an_image: to annotate; each round of self-training does so, too.
             default: the config's SOLVER.MAX_ITER.
+
+        Returns:
+            "iterations" of each model, and the "minutes" after which its training ends although it
+            has not had them, say because others use the machine; None = never.
         """
         if self.end is None:
-            return default
+            return {"iterations": default, "minutes": None}
         left = self.end - time.monotonic() - self._models * self._images * seconds_an_image
-        count = int(0.9 * left / self._models / seconds_each)
+        count = int(_PLANNED * left / self._models / seconds_each)
         if count < _FEWEST_ITERATIONS:
             logger.warning(
                 "--minutes leaves time for %d iterations of training: the least is %d, so it takes "
                 "longer",
                 *(max(count, 0), _FEWEST_ITERATIONS),
             )
-        return min(max(count, _FEWEST_ITERATIONS), _MOST_TIMES * default)
+            return {"iterations": _FEWEST_ITERATIONS, "minutes": None}
+        minutes = round(left / self._models / 60, 3)
+        return {"iterations": min(count, _MOST_TIMES * default), "minutes": minutes}
 
 
 def training_config(options: Options) -> CfgNode:
@@ -122,18 +132,18 @@ def train_model(
     ]
     plan = folder / "plan.json"
     if not plan.exists():
-        write_json(
-            plan, {"iterations": _plan(options, config_file, opts, budget, seconds_an_image)}
-        )
-    iterations = read_json(plan)["iterations"]
+        write_json(plan, _plan(options, config_file, opts, budget, seconds_an_image))
+    iterations, minutes = (read_json(plan).get(key) for key in ("iterations", "minutes"))
     opts += ["SOLVER.MAX_ITER", iterations]
     opts += ["SOLVER.CHECKPOINT_PERIOD", max(iterations // 8, 10)]
     logger.info("Training for %d iterations in '%s'", iterations, folder)
     if options.rounds:
-        rounds = self_train(config_file, options.rounds, folder, opts, options.num_gpus)["rounds"]
-        weights = rounds[-1]["weights"]
+        records = self_train(
+            *(config_file, options.rounds, folder, opts, options.num_gpus), minutes=minutes
+        )
+        weights = records["rounds"][-1]["weights"]
     else:
-        record = train_or_reuse(config_file, opts, folder / "model", options.num_gpus)
+        record = train_or_reuse(config_file, opts, folder / "model", options.num_gpus, minutes)
         weights = record["weights"]
     return TrainedModel(str(Path(weights).parent / "config.yaml"), ("MODEL.WEIGHTS", weights))
 
@@ -147,17 +157,17 @@ def _defaults(options: Options, objects: Dict[str, int]) -> List[Any]:
 
 def _plan(
     options: Options, config_file: str, opts: List[Any], budget: Budget, seconds_an_image: Any
-) -> int:
+) -> Dict[str, Optional[float]]:
     default = load_config(config_file, opts).SOLVER.MAX_ITER
     if budget.end is None:
-        return default
+        return budget.plan(0, 0, default)
     folder = options.work_dir / "trial"
     trial = [*opts, "SOLVER.MAX_ITER", _TRIAL, "SOLVER.CHECKPOINT_PERIOD", 10 * _TRIAL]
     weights = train_or_reuse(config_file, trial, folder, options.num_gpus)["weights"]
     rows = (folder / "metrics.json").read_text(encoding="utf-8").splitlines()
     seconds = next(r["time"] for r in map(json.loads, reversed(rows)) if "time" in r)
     model = TrainedModel(str(folder / "config.yaml"), ("MODEL.WEIGHTS", weights))
-    return budget.iterations(seconds, seconds_an_image(model), default)
+    return budget.plan(seconds, seconds_an_image(model), default)
 
 
 def write_training_file(path: Path, options: Options, index: Index) -> Dict[str, int]:

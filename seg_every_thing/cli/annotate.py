@@ -57,7 +57,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"with --opts MODEL.WEIGHTS W a trained model; without, one is trained on the data "
         f"({DEFAULT_CONFIG} by default)",
     )
-    add("--minutes", type=float, metavar="M", help="time for training and annotation together")
+    add(
+        "--minutes",
+        type=float,
+        metavar="M",
+        help="for all of it; training takes what making the masks leaves, and ends in time; the "
+        "masks themselves take as long as they take",
+    )
     add("--rounds", type=int, default=0, metavar="N", help=f"of self-training {default}")
     add(
         "--holdout",

@@ -28,9 +28,11 @@ from ..files import (
     write_text,
 )
 from ..locks import folder_in_use
+from .early_stopping import StopTraining
 from .launch import evaluate, launch_training, setup
 from .semantic_trainer import trainer_class
 from .teaching import objects_to_teach, write_taught_masks
+from .time_limit import TimeLimit
 from .trainer import Trainer
 
 logger = logging.getLogger(__name__)
@@ -49,6 +51,7 @@ def self_train(
     opts: Sequence[Any] = (),
     num_gpus: int = 1,
     force: bool = False,
+    minutes: Optional[float] = None,
 ) -> Record:
     """Train a teacher, then for each round a student on the masks of the model before it.
 
@@ -66,6 +69,7 @@ def self_train(
         opts: KEY, VALUE, ... on top of the config.
         num_gpus: that a training uses; without GPUs processes.
         force: go on although another program uses the output folder.
+        minutes: after which each training ends, with the weights that it has then; None = never.
 
     Returns:
         What is in ``results.json``: "rounds" is a list with "metrics", "weights" and "sha256" of
@@ -86,12 +90,12 @@ def self_train(
     objects_to_teach(cfg)  # or there is nothing to do
     with folder_in_use(make_output_dir(output, utf_8=True), force):
         _check_same(cfg, output)
-        records = [_teacher(config_file, opts, output, num_gpus)]
+        records = [_teacher(config_file, opts, output, num_gpus, minutes)]
         for i in range(1, rounds + 1):
             folder = output / f"round_{i}"
             masks = _pseudo_masks(cfg, folder / "pseudo_masks", records[-1])
             student = [*opts, "DATASETS.PSEUDO_MASKS", str(masks.folder)]
-            record = train_or_reuse(config_file, student, folder, num_gpus)
+            record = train_or_reuse(config_file, student, folder, num_gpus, minutes)
             records.append({**record, "pseudo_masks": len(masks)})
         return _report(output, records)
 
@@ -118,13 +122,15 @@ def _check_same(cfg: CfgNode, output: Path) -> None:
         )
 
 
-def _teacher(config_file: str, opts: List[Any], output: Path, num_gpus: int) -> Record:
+def _teacher(
+    config_file: str, opts: List[Any], output: Path, num_gpus: int, minutes: Optional[float]
+) -> Record:
     """Round 0."""
     folder = output / "round_0"
     opts = [*opts, "OUTPUT_DIR", str(folder)]
     cfg = load_config(config_file, opts)
     if not _is_trained(cfg):
-        return train_or_reuse(config_file, opts, folder, num_gpus)
+        return train_or_reuse(config_file, opts, folder, num_gpus, minutes)
     record = _completed(folder)
     if record is None:
         logger.info("Round 0: '%s' is the teacher", cfg.MODEL.WEIGHTS)
@@ -162,8 +168,17 @@ def _pseudo_masks(cfg: CfgNode, folder: Path, teacher: Record) -> PseudoMasks:
     return write_taught_masks(cfg, model, folder, known)
 
 
-def train_or_reuse(config_file: str, opts: List[Any], folder: Path, num_gpus: int) -> Record:
-    """A model that is trained and evaluated in a folder, unless it was before."""
+def train_or_reuse(
+    config_file: str,
+    opts: List[Any],
+    folder: Path,
+    num_gpus: int,
+    minutes: Optional[float] = None,
+) -> Record:
+    """A model that is trained and evaluated in a folder, unless it was before.
+
+    One that ends because its ``minutes`` are up is not evaluated.
+    """
     record = _completed(folder)
     if record is not None:
         logger.info("'%s' is complete", folder)
@@ -178,6 +193,7 @@ def train_or_reuse(config_file: str, opts: List[Any], folder: Path, num_gpus: in
         machine_rank=0,
         dist_url="auto",
         force=False,
+        minutes=minutes,
     )
     with _logging_as_before():
         launch_training(args, _train)
@@ -190,7 +206,13 @@ def _train(args: argparse.Namespace) -> None:
     with full_disk_named(cfg.OUTPUT_DIR):
         trainer = trainer_class(cfg)(cfg)
         trainer.resume_or_load(resume=args.resume)
-        trainer.train()
+        if args.minutes is not None:
+            trainer.register_hooks([TimeLimit(args.minutes)])
+        try:
+            trainer.train()
+        except StopTraining:
+            if comm.is_main_process():
+                trainer.checkpointer.save("model_final", iteration=trainer.iter)
     if comm.is_main_process():
         results = getattr(trainer, "_last_eval_results", {})
         _finish(cfg, os.path.join(cfg.OUTPUT_DIR, "model_final.pth"), results)

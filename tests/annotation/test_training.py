@@ -167,21 +167,46 @@ def test_minutes_decide_how_long_it_trains(path: Path) -> None:
     options = untrained(path, minutes=1000.0, opts=("SOLVER.MAX_ITER", 3))
     annotate_file(options)
     plan = json.loads((options.model_dir / "plan.json").read_text())
-    assert plan == {"iterations": 30}  # ten times the config's
+    assert plan["iterations"] == 30  # ten times the config's
+    assert 900 < plan["minutes"] < 1000
     assert not options.work_dir.exists()
 
 
 @pytest.mark.parametrize(
-    ("minutes", "rounds", "iterations"),
-    [(10.0, 0, 450), (10.0, 1, 180), (0.1, 0, 50), (None, 3, 800)],
+    ("minutes", "rounds", "plan"),
+    [
+        (10.0, 0, {"iterations": 450, "minutes": 8.333}),
+        (10.0, 1, {"iterations": 180, "minutes": 3.333}),
+        (0.1, 0, {"iterations": 50, "minutes": None}),
+        (None, 3, {"iterations": 800, "minutes": None}),
+    ],
 )
 def test_budget(
-    minutes: float, rounds: int, iterations: int, path: Path, monkeypatch: pytest.MonkeyPatch
+    minutes: float, rounds: int, plan: Any, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(time, "monotonic", lambda: 50.0)
     budget = Budget(untrained(path, minutes=minutes, rounds=rounds), images=200, start=50.0)
     # 600 s less 200 images of 0.5 s, or twice that; 90 % of the rest; a second each.
-    assert budget.iterations(1.0, 0.5, 800) == iterations
+    assert budget.plan(1.0, 0.5, 800) == plan
+
+
+@pytest.mark.parametrize("rounds", [0, 1])
+def test_training_ends_when_its_time_is_up(
+    rounds: int, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever slows it down after the trial, and the masks are made all the same."""
+    plan = {"iterations": 10_000, "minutes": 0.02}
+    monkeypatch.setattr(Budget, "plan", lambda *_: plan)
+    options = untrained(path, minutes=1.0, rounds=rounds)
+    report = annotate_file(options)
+    assert report["masks"]["made"] == 10
+    for folder in ["round_0", "round_1"] if rounds else ["model"]:
+        weights = torch.load(options.model_dir / folder / "model_final.pth", weights_only=False)
+        assert 5 <= weights["iteration"] + 1 < 1000
+    whole = options.output.read_bytes()
+    options.output.unlink()
+    annotate_file(options)  # the model is kept
+    assert options.output.read_bytes() == whole
 
 
 def test_a_missing_package_is_one_line(path: Path) -> None:
