@@ -25,6 +25,7 @@ logger = logging.getLogger(__name__)
 MOST_IMAGES = 5000
 """That a model trains on: more would not fit into minutes, nor into memory."""
 _TRIAL = 15  # iterations whose time is measured
+_TRIAL_SHARE = 0.1  # of --minutes, after which the trial ends, too
 _FEWEST_ITERATIONS, _MOST_TIMES = 50, 10  # for --minutes; as often as the config's MAX_ITER
 _PLANNED = 0.9  # share of the time that is planned: the rest is for what else there is to do
 _OBJECTS_A_BATCH = 20
@@ -163,7 +164,8 @@ def _plan(
         return budget.plan(0, 0, default)
     folder = options.work_dir / "trial"
     trial = [*opts, "SOLVER.MAX_ITER", _TRIAL, "SOLVER.CHECKPOINT_PERIOD", 10 * _TRIAL]
-    weights = train_or_reuse(config_file, trial, folder, options.num_gpus)["weights"]
+    minutes = _TRIAL_SHARE * (options.minutes or 0)
+    weights = train_or_reuse(config_file, trial, folder, options.num_gpus, minutes)["weights"]
     rows = (folder / "metrics.json").read_text(encoding="utf-8").splitlines()
     seconds = next(r["time"] for r in map(json.loads, reversed(rows)) if "time" in r)
     model = TrainedModel(str(folder / "config.yaml"), ("MODEL.WEIGHTS", weights))
