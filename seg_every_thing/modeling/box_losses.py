@@ -75,12 +75,11 @@ def other_objects(
     rois: torch.Tensor,
     boxes: torch.Tensor,
     classes: torch.Tensor,
-    image_index: torch.Tensor,
-    gt_boxes: List[torch.Tensor],
-    gt_classes: List[torch.Tensor],
+    gt_boxes: torch.Tensor,
+    gt_classes: torch.Tensor,
     size: Sequence[int],
 ) -> torch.Tensor:
-    """The pixels of RoIs that lie in the box of another object of the same class.
+    """The pixels of RoIs of an image that lie in the box of another object of the same class.
 
     The object of a RoI itself is the one whose box overlaps ``boxes`` most, so a box that was
     jittered does as well, and an object that is listed twice does not hide itself.
@@ -89,25 +88,25 @@ def other_objects(
         rois: (R, 4).
         boxes: (R, 4), the boxes of the RoIs' objects.
         classes: (R,), their classes.
-        image_index: (R,), their images.
-        gt_boxes: (n, 4), the boxes of all objects, for each image.
-        gt_classes: (n,), their classes, for each image.
+        gt_boxes: (n, 4), the boxes of all objects.
+        gt_classes: (n,), their classes.
         size: height and width of the masks.
 
     Returns:
         (R, height, width) bool.
     """
-    owner = torch.cat([torch.full_like(c, i) for i, c in enumerate(gt_classes)])
-    candidates = (image_index[:, None] == owner) & (classes[:, None] == torch.cat(gt_classes))
-    everything = torch.cat(gt_boxes)
-    overlap = pairwise_iou(Boxes(boxes), Boxes(everything)).masked_fill(~candidates, -1)
-    itself = overlap.new_zeros(len(rois)) if 0 in overlap.shape else overlap.amax(dim=1)
-    others = candidates & (overlap < itself[:, None])
-    roi, other = (others & (pairwise_iou(Boxes(rois), Boxes(everything)) > 0)).nonzero().unbind(1)
-    rows, columns = box_coverage(rois[roi], everything[other], size)
-    hidden = rois.new_zeros(len(rois), *size)
-    hidden.index_add_(0, roi, (rows >= 0.5).to(hidden)[:, :, None] * (columns >= 0.5)[:, None])
-    return hidden > 0
+    pairs = len(rois), len(gt_boxes)
+    if 0 in pairs:
+        return torch.zeros(len(rois), *size, dtype=torch.bool, device=rois.device)
+    alike = classes[:, None] == gt_classes
+    overlap = pairwise_iou(Boxes(boxes), Boxes(gt_boxes)).masked_fill(~alike, -1)
+    others = alike & (overlap < overlap.amax(dim=1, keepdim=True))
+    # Of all pairs, as to ask which of them overlap would be to wait for the device.
+    rows, columns = box_coverage(
+        rois[:, None].expand(*pairs, 4).flatten(0, 1), gt_boxes.repeat(pairs[0], 1), size
+    )
+    rows = ((rows >= 0.5).view(*pairs, -1) & others[:, :, None]).to(rois)
+    return rows.transpose(1, 2) @ (columns >= 0.5).view(*pairs, -1).to(rois) > 0
 
 
 class BoxLosses(nn.Module):
@@ -193,10 +192,9 @@ class BoxLosses(nn.Module):
     def forward(
         self,
         logits: torch.Tensor,
-        rois: torch.Tensor,
-        boxes: torch.Tensor,
-        classes: torch.Tensor,
-        image_index: torch.Tensor,
+        rois: List[torch.Tensor],
+        boxes: List[torch.Tensor],
+        classes: List[torch.Tensor],
         images: ImageList,
         gt_boxes: List[torch.Tensor],
         gt_classes: List[torch.Tensor],
@@ -204,11 +202,10 @@ class BoxLosses(nn.Module):
     ) -> Dict[str, torch.Tensor]:
         """
         Args:
-            logits: (R, 1, H, W) of RoIs of all images; R may be 0.
-            rois: (R, 4) x0, y0, x1, y1 in pixels, what the logits lie on.
-            boxes: (R, 4), the boxes of the RoIs' objects.
-            classes: (R,), their classes.
-            image_index: (R,), their places in the batch.
+            logits: (R, 1, H, W) of the RoIs of all images, one image after the other; R may be 0.
+            rois: for each image (r, 4) x0, y0, x1, y1 in pixels, what the logits lie on.
+            boxes: for each image (r, 4), the boxes of the RoIs' objects.
+            classes: for each image (r,), their classes.
             images: the batch as the model normalised it.
             gt_boxes: the boxes (n, 4) of all objects, for each image.
             gt_classes: their classes (n,), for each image.
@@ -222,19 +219,19 @@ class BoxLosses(nn.Module):
         with torch.autocast(logits.device.type, enabled=False):
             logits = logits[:, 0].to(torch.promote_types(logits.dtype, torch.float32))
             losses = {}
+            all_rois, all_boxes = torch.cat(rois), torch.cat(boxes)
             if self.projection_weight:
-                loss = projection_loss(logits, rois, boxes)
+                loss = projection_loss(logits, all_rois, all_boxes)
                 losses["loss_mask_projection"] = self.projection_weight * loss
             if self.fill_weight:
-                loss = filled_box_loss(logits, rois, boxes)
+                loss = filled_box_loss(logits, all_rois, all_boxes)
                 losses["loss_mask_filled"] = self.fill_weight * loss
             if self.affinity_weight:
                 size = logits.shape[1:]
-                rows, columns = box_coverage(rois, boxes, size)
-                hidden = other_objects(
-                    rois, boxes, classes, image_index, gt_boxes, gt_classes, size
-                )
-                colors, shown = self.crop_colors(images, rois, image_index, size)
+                rows, columns = box_coverage(all_rois, all_boxes, size)
+                of_images = zip(rois, boxes, classes, gt_boxes, gt_classes)
+                hidden = torch.cat([other_objects(*image, size) for image in of_images])
+                colors, shown = self.crop_colors(images, rois, size)
                 loss = affinity_loss(
                     logits,
                     colors,
@@ -245,35 +242,34 @@ class BoxLosses(nn.Module):
                 )
                 grown = min(progress / self.warmup, 1.0) if self.warmup else 1.0
                 losses["loss_mask_affinity"] = self.affinity_weight * grown * loss
-            return {name: loss.sum() / max(len(rois), 1) for name, loss in losses.items()}
+            return {name: loss.sum() / max(len(logits), 1) for name, loss in losses.items()}
 
     @torch.no_grad()
     def crop_colors(
-        self, images: ImageList, rois: torch.Tensor, image_index: torch.Tensor, size: Sequence[int]
+        self, images: ImageList, rois: List[torch.Tensor], size: Sequence[int]
     ) -> Tuple[torch.Tensor, torch.Tensor]:
         """The colours in RoIs, at the resolution of their masks.
 
         Args:
             images: the batch as the model normalised it.
-            rois: (R, 4) in pixels.
-            image_index: (R,).
+            rois: for each image (r, 4) in pixels, R in all.
             size: height and width of the masks.
 
         Returns:
             (R, 3, height, width) LAB, and (R, height, width) bool: the pixels that lie in the image
             as a whole.  The colours of others mean nothing.
         """
-        colors = images.tensor.new_zeros(len(rois), 3, *size)
-        shown = torch.zeros(len(rois), *size, dtype=torch.bool, device=rois.device)
+        colors, shown = [], []
         for i, (height, width) in enumerate(images.image_sizes):
             # One image at a time, so that padding cannot mix with the pixels at the border.
-            mine = (image_index == i).nonzero()[:, 0]
             image = images.tensor[i : i + 1, :, :height, :width]
-            colors[mine] = roi_align(
-                image, [rois[mine].to(image.dtype)], tuple(size), sampling_ratio=0, aligned=True
-            )
-            whole = rois.new_tensor([0, 0, width, height]).expand(len(mine), 4)
-            rows, columns = box_coverage(rois[mine], whole, size)
-            shown[mine] = (rows > 0.999)[:, :, None] & (columns > 0.999)[:, None]
-        rgb = colors * self.pixel_std.to(colors) + self.pixel_mean.to(colors)
-        return rgb_to_lab(rgb if self.input_format == "RGB" else rgb.flip(1)), shown
+            mine = rois[i].to(image.dtype)
+            colors.append(roi_align(image, [mine], tuple(size), sampling_ratio=0, aligned=True))
+            whole = torch.zeros_like(rois[i])
+            whole[:, 2].fill_(width)
+            whole[:, 3].fill_(height)
+            rows, columns = box_coverage(rois[i], whole, size)
+            shown.append((rows > 0.999)[:, :, None] & (columns > 0.999)[:, None])
+        seen = torch.cat(colors)
+        rgb = seen * self.pixel_std.to(seen) + self.pixel_mean.to(seen)
+        return rgb_to_lab(rgb if self.input_format == "RGB" else rgb.flip(1)), torch.cat(shown)

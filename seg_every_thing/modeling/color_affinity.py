@@ -4,6 +4,7 @@ The affinity loss of BoxInst (Tian et al., 2021, section 3.2).
 """
 
 import math
+from functools import lru_cache
 
 import torch
 from torch.nn import functional
@@ -18,6 +19,13 @@ _RGB_TO_XYZ = (
 )
 
 
+@lru_cache(maxsize=8)
+def _xyz_matrix(dtype: torch.dtype, device: torch.device) -> torch.Tensor:
+    """On the device once and for all: to bring it there is to wait for it."""
+    with torch.inference_mode(False):  # or training could not use what inference left here
+        return torch.tensor(_RGB_TO_XYZ, dtype=dtype, device=device)
+
+
 def rgb_to_lab(rgb: torch.Tensor) -> torch.Tensor:
     """Convert sRGB to CIELAB under D65, with tensor operations alone.
 
@@ -29,7 +37,7 @@ def rgb_to_lab(rgb: torch.Tensor) -> torch.Tensor:
     """
     rgb = rgb.clamp(0, 255) / 255
     linear = torch.where(rgb > 0.04045, ((rgb + 0.055) / 1.055) ** 2.4, rgb / 12.92)
-    xyz = torch.einsum("ij,...jhw->...ihw", rgb.new_tensor(_RGB_TO_XYZ), linear)
+    xyz = torch.einsum("ij,...jhw->...ihw", _xyz_matrix(rgb.dtype, rgb.device), linear)
     # The clamp changes no value that is used: it keeps the unused branch away from roots of 0.
     root = torch.where(xyz > 0.008856, xyz.clamp(min=0.008856) ** (1 / 3), 7.787 * xyz + 16 / 116)
     x, y, z = root.unbind(-3)

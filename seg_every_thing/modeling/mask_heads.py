@@ -20,6 +20,7 @@ from fvcore.nn import weight_init
 from torch import nn
 
 from .box_losses import dice_loss
+from .choosing import in_batch, true_indices
 from .mask_geometry import NUM_COORDINATES
 from .mask_mlp import MaskMLP
 from .mask_rois import has_usable_mask
@@ -214,10 +215,10 @@ class MaskXHead(MaskRCNNConvUpsampleHead):
             logits: (R, 1, M, M).
             instances: one item an image, R in all, with ``proposal_boxes`` and ground truth.
         """
-        usable = [has_usable_mask(x) for x in instances]
-        if not all(keep.all() for keep in usable):
-            logits = logits[cat(usable)]
-            instances = [x[keep] for x, keep in zip(instances, usable)]
+        usable = true_indices([has_usable_mask(x) for x in instances])
+        if any(len(index) < len(x) for index, x in zip(usable, instances)):
+            logits = logits[in_batch(usable, [len(x) for x in instances])]
+            instances = [x[index] for x, index in zip(instances, usable)]
         loss = mask_rcnn_loss(logits, instances, self.vis_period)
         if self.loss == "bce+dice":
             loss = loss + mask_dice_loss(logits, instances)

@@ -10,6 +10,7 @@ import torch
 from detectron2.config import CfgNode, configurable
 from detectron2.structures import Boxes, Instances
 
+from .choosing import true_indices
 from .mask_geometry import EnlargedROIMasks, box_coordinates, cropped_to_box, enlarged
 from .mask_threshold import Threshold, checked_threshold, fitted_thresholds, moved_to_half
 
@@ -48,9 +49,10 @@ def select_proposals_with_masks(proposals: List[Instances], num_classes: int) ->
     Returns:
         As many items, some of them possibly empty.
     """
-    return [
-        x[(x.gt_classes >= 0) & (x.gt_classes < num_classes) & teaches_masks(x)] for x in proposals
+    keep = [
+        (x.gt_classes >= 0) & (x.gt_classes < num_classes) & teaches_masks(x) for x in proposals
     ]
+    return [x[index] for x, index in zip(proposals, true_indices(keep))]
 
 
 def ground_truth_rois(targets: List[Instances], max_boxes: int, jitter: float) -> List[Instances]:

@@ -10,6 +10,7 @@ from torch.nn import functional
 
 from ..data.box_grid import resampled
 from .box_losses import dice_loss
+from .choosing import in_batch, true_indices
 from .mask_rois import has_pseudo_mask
 
 
@@ -60,10 +61,12 @@ class PseudoMaskLoss:
             ``{"loss_mask_pseudo": scalar}``: the mean over the RoIs with a pseudo-mask, in float32
             at least; 0 times the logits without any.
         """
-        use = cat([has_pseudo_mask(x) for x in instances])
-        labelled = [x[has_pseudo_mask(x)] for x in instances if has_pseudo_mask(x).any()]
+        use = true_indices([has_pseudo_mask(x) for x in instances])
+        labelled = [x[index] for x, index in zip(instances, use) if len(index)]
         with torch.autocast(logits.device.type, enabled=False):
-            logits = logits[use][:, 0].to(torch.promote_types(logits.dtype, torch.float32))
+            logits = logits[in_batch(use, [len(x) for x in instances])][:, 0].to(
+                torch.promote_types(logits.dtype, torch.float32)
+            )
             if not labelled:
                 return {"loss_mask_pseudo": logits.sum() * 0}
             probabilities = resampled(

@@ -17,6 +17,7 @@ from detectron2.utils.events import get_event_storage
 from ..data.partial import set_a_of
 from .all_levels_pooler import with_pooler_levels
 from .box_losses import BoxLosses
+from .choosing import in_batch, true_indices
 from .class_vectors import class_vectors_of
 from .mask_heads import MaskXHead, instance_classes
 from .mask_rois import (
@@ -239,18 +240,21 @@ class PartiallySupervisedROIHeads(PredictedFilters, StandardROIHeads):
         """What boxes say of (R, 1, M, M) logits, as losses divided by the number of their RoIs."""
         if self.box_losses is None or images is None or targets is None:
             raise ValueError("box losses need the images and all of their objects")
-        rois = torch.cat([x.proposal_boxes.tensor for x in instances])
-        boxes = [
-            x.gt_boxes.tensor if x.has("gt_boxes") else x.proposal_boxes.tensor for x in instances
-        ]
-        use = torch.cat([~has_usable_mask(x) for x in instances]) | self.box_losses_for_all
-        image_index = torch.cat([torch.full_like(x.gt_classes, i) for i, x in enumerate(instances)])
+        rois = [x.proposal_boxes.tensor for x in instances]
+        boxes = [x.gt_boxes.tensor if x.has("gt_boxes") else r for x, r in zip(instances, rois)]
+        classes = [x.gt_classes for x in instances]
+        if not self.box_losses_for_all:
+            use = true_indices([~has_usable_mask(x) for x in instances])
+            logits = logits[in_batch(use, [len(x) for x in instances])]
+            rois, boxes, classes = (
+                [each[index] for each, index in zip(of_images, use)]
+                for of_images in (rois, boxes, classes)
+            )
         return self.box_losses(
-            logits[use],
-            rois[use],
-            torch.cat(boxes)[use],
-            instance_classes(instances, training=True)[use],
-            image_index[use],
+            logits,
+            rois,
+            boxes,
+            classes,
             images,
             [x.gt_boxes.tensor for x in targets],
             [x.gt_classes for x in targets],

@@ -97,19 +97,12 @@ def test_an_empty_mask_has_all_of_the_projection_loss() -> None:
 # --- other objects of the class -----------------------------------------------------------------
 
 
-def hidden_cells(
-    box: Any, others: List[Any], classes: List[int], image: int = 0, images: int = 1
-) -> List[List[int]]:
-    """Of an object of class 1 in image 0; RoI 0..4 of 4 x 4 cells; the others are in ``image``."""
-    gt_boxes = [boxes_of() for _ in range(images)]
-    gt_classes = [torch.zeros(0, dtype=torch.long) for _ in range(images)]
-    gt_boxes[0], gt_classes[0] = boxes_of(box), torch.tensor([1])
-    gt_boxes[image] = torch.cat([boxes_of(*others), gt_boxes[image]])
-    gt_classes[image] = torch.cat([torch.tensor(classes).long(), gt_classes[image]])
-    one = torch.tensor([1])
-    hidden = other_objects(
-        *(boxes_of((0, 0, 4, 4)), boxes_of(box), one, one * 0, gt_boxes, gt_classes, (4, 4))
-    )
+def hidden_cells(box: Any, others: List[Any], classes: List[int]) -> List[List[int]]:
+    """Of an object of class 1; RoI 0..4 of 4 x 4 cells."""
+    everything = torch.cat([boxes_of(*others), boxes_of(box)])
+    labels = torch.tensor([*classes, 1])
+    roi, one = boxes_of((0, 0, 4, 4)), torch.tensor([1])
+    hidden = other_objects(roi, boxes_of(box), one, everything, labels, (4, 4))
     return hidden[0].int().tolist()
 
 
@@ -129,7 +122,6 @@ def test_other_objects_of_the_class_hide_pixels() -> None:
 
 def test_what_does_not_hide_pixels() -> None:
     assert hidden_cells((0, 0, 4, 4), [(2, 0, 9, 9)], [2]) == NOTHING  # another class
-    assert hidden_cells((0, 0, 4, 4), [(2, 0, 9, 9)], [1], image=1, images=3) == NOTHING
     assert hidden_cells((0, 0, 4, 4), [(7, 0, 9, 9)], [1]) == NOTHING  # far away
     assert hidden_cells((0, 0, 4, 4), [(0, 0, 4, 4)], [1]) == NOTHING  # itself, listed twice
     assert hidden_cells((0, 0, 4, 4), [], []) == NOTHING
@@ -138,8 +130,8 @@ def test_what_does_not_hide_pixels() -> None:
 def test_a_jittered_box_is_still_that_of_its_object() -> None:
     one = torch.tensor([1])
     hidden = other_objects(
-        *(boxes_of((0, 0, 4, 4)), boxes_of((0.2, 0, 4, 3.9)), one, one * 0),
-        *([boxes_of((0, 0, 4, 4), (0, 0, 1, 1))], [torch.tensor([1, 1])], (4, 4)),
+        *(boxes_of((0, 0, 4, 4)), boxes_of((0.2, 0, 4, 3.9)), one),
+        *(boxes_of((0, 0, 4, 4), (0, 0, 1, 1)), torch.tensor([1, 1]), (4, 4)),
     )
     assert hidden[0].int().tolist() == [[1, 0, 0, 0], *NOTHING[1:]]
 
@@ -157,20 +149,23 @@ def batch(num_rois: int = 5, seed: int = 0, side: int = 8, scale: float = 1.25) 
     sizes = [(40, 52), (48, 36)]
     # Flat colours with steps between them: some neighbours are alike and some are not.
     blocks = (rand(2, 3, 12, 13) * 40 + 100).repeat_interleave(4, 2).repeat_interleave(4, 3)
-    image_index = torch.arange(num_rois) % 2
+    image_index = (torch.arange(num_rois) >= (num_rois + 1) // 2).long()
     limit = torch.tensor([[52.0, 40.0], [36.0, 48.0]], dtype=torch.float64)[image_index]
     first = rand(num_rois, 2) * limit * 0.5
     boxes = torch.cat([first, first + 6 + rand(num_rois, 2) * (limit - first - 6)], dim=1)
     classes = torch.arange(num_rois) % 3
+
+    def by_image(x: torch.Tensor) -> List[torch.Tensor]:
+        return [x[image_index == i] for i in range(2)]
+
     return {
         "logits": 3 * torch.randn(num_rois, 1, side, side, generator=generator).double(),
-        "rois": enlarged(boxes, scale),
-        "boxes": boxes,
-        "classes": classes,
-        "image_index": image_index,
+        "rois": by_image(enlarged(boxes, scale)),
+        "boxes": by_image(boxes),
+        "classes": by_image(classes),
         "images": ImageList(blocks, sizes),
-        "gt_boxes": [boxes[image_index == i] for i in range(2)],
-        "gt_classes": [classes[image_index == i] for i in range(2)],
+        "gt_boxes": by_image(boxes),
+        "gt_classes": by_image(classes),
         "progress": 1.0,
     }
 
@@ -183,17 +178,17 @@ def mirrored(inputs: Dict[str, Any]) -> Dict[str, Any]:
         tensor[i, :, :height, :width] = images.tensor[i, :, :height, :width].flip(2)
     widths = torch.tensor([float(w) for _, w in images.image_sizes], dtype=torch.float64)
 
-    def flip(boxes: torch.Tensor, width: torch.Tensor) -> torch.Tensor:
-        return torch.stack([width - boxes[:, 2], boxes[:, 1], width - boxes[:, 0], boxes[:, 3]], 1)
+    def flip(of_images: List[torch.Tensor]) -> List[torch.Tensor]:
+        return [
+            torch.stack([w - b[:, 2], b[:, 1], w - b[:, 0], b[:, 3]], 1)
+            for b, w in zip(of_images, widths)
+        ]
 
-    own = widths[inputs["image_index"]]
     return {
         **inputs,
         "logits": inputs["logits"].flip(3),
-        "rois": flip(inputs["rois"], own),
-        "boxes": flip(inputs["boxes"], own),
         "images": ImageList(tensor, images.image_sizes),
-        "gt_boxes": [flip(b, w.expand(len(b))) for b, w in zip(inputs["gt_boxes"], widths)],
+        **{name: flip(inputs[name]) for name in ("rois", "boxes", "gt_boxes")},
     }
 
 
@@ -201,7 +196,8 @@ def test_losses_are_weighted_means_over_the_rois() -> None:
     inputs = batch()
     losses = BoxLosses(warmup=0.0)(**inputs)
     assert tuple(losses) == BOTH and all(v.dtype == torch.float64 for v in losses.values())
-    expected = projection_loss(inputs["logits"][:, 0], inputs["rois"], inputs["boxes"]).mean()
+    rois, boxes = torch.cat(inputs["rois"]), torch.cat(inputs["boxes"])
+    expected = projection_loss(inputs["logits"][:, 0], rois, boxes).mean()
     assert losses["loss_mask_projection"].item() == pytest.approx(expected.item())
     weighted = BoxLosses(projection_weight=3.0, affinity_weight=0.5, warmup=0.0)(**inputs)
     assert weighted["loss_mask_projection"].item() == pytest.approx(3 * expected.item())
@@ -211,8 +207,11 @@ def test_losses_are_weighted_means_over_the_rois() -> None:
     # Each RoI counts the same, whatever its number of edges.
     single = []
     for r in range(5):
-        own = {k: inputs[k][r : r + 1] for k in ("logits", "rois", "boxes", "classes")}
-        own["image_index"] = inputs["image_index"][r : r + 1]
+        image, place = divmod(r, 3)  # the first has three of them
+        own = {"logits": inputs["logits"][r : r + 1]}
+        for name in ("rois", "boxes", "classes"):
+            own[name] = [x[:0] for x in inputs[name]]
+            own[name][image] = inputs[name][image][place : place + 1]
         single.append(BoxLosses(warmup=0.0)(**{**inputs, **own})["loss_mask_affinity"].item())
     assert affinity == pytest.approx(sum(single) / 5) and len(set(single)) == 5
 
@@ -254,9 +253,9 @@ def test_padding_gives_no_edge() -> None:
     # A RoI in the padding alone, of one colour throughout.
     outside = {
         **inputs,
-        "rois": boxes_of((0, 41, 8, 48)).expand(5, 4),
-        "boxes": boxes_of((0, 41, 8, 48)).expand(5, 4),
-        "image_index": torch.zeros(5, dtype=torch.long),
+        "rois": [boxes_of((0, 41, 8, 48)).expand(5, 4), boxes_of()],
+        "boxes": [boxes_of((0, 41, 8, 48)).expand(5, 4), boxes_of()],
+        "classes": [torch.zeros(5, dtype=torch.long), torch.zeros(0, dtype=torch.long)],
     }
     assert losses(**outside)["loss_mask_affinity"].item() == 0
 
@@ -266,7 +265,7 @@ def test_cells_at_the_border_have_the_colors_of_the_image() -> None:
     images = ImageList(torch.full((1, 3, 20, 20), 9.0), [(13, 11)])
     images.tensor[:, :, :13, :11] = 200
     rois = torch.tensor([[0.0, 0, 11, 13], [5, 6, 11, 13], [3, 3, 15, 20]])
-    colors, shown = BoxLosses().crop_colors(images, rois, torch.zeros(3).long(), (4, 4))
+    colors, shown = BoxLosses().crop_colors(images, [rois], (4, 4))
     assert shown[:2].all()
     assert torch.allclose(colors[:, 0][shown], torch.tensor(80.6041), atol=0.01)
     # Columns of 3 from 3 on, and rows of 4.25 from 3 on: two of each end before 11 and 13.
@@ -276,14 +275,17 @@ def test_cells_at_the_border_have_the_colors_of_the_image() -> None:
 def test_other_objects_of_the_class_take_their_edges_along() -> None:
     inputs, losses = batch(1), BoxLosses(warmup=0.0)
     alone = losses(**inputs)
-    inputs["gt_boxes"][0] = torch.cat([inputs["gt_boxes"][0], inputs["rois"] + 1])
+    roi = inputs["rois"][0]
+    elsewhere = {"gt_boxes": [roi, roi + 1], "gt_classes": [torch.tensor([0])] * 2}
+    assert losses(**{**inputs, **elsewhere}) == alone  # in another image
+    inputs["gt_boxes"][0] = torch.cat([inputs["gt_boxes"][0], roi + 1])
     inputs["gt_classes"][0] = torch.tensor([0, 1])
     assert losses(**inputs) == alone  # another class
     inputs["gt_classes"][0] = torch.tensor([0, 0])
     shared = losses(**inputs)
     assert shared["loss_mask_projection"] == alone["loss_mask_projection"]
     assert shared["loss_mask_affinity"] != alone["loss_mask_affinity"]
-    inputs["gt_boxes"][0][1] = inputs["rois"] + torch.tensor([-1, -1, 1, 1])
+    inputs["gt_boxes"][0][1] = roi[0] + torch.tensor([-1, -1, 1, 1])
     assert losses(**inputs)["loss_mask_affinity"].item() == 0  # nothing of it is its own
 
 
@@ -309,7 +311,8 @@ def test_nothing_in_the_batch(without: str) -> None:
     inputs = batch(0)
     if without == "images":
         inputs["images"] = ImageList(inputs["images"].tensor[:1], [(40, 52)])
-        inputs["gt_boxes"], inputs["gt_classes"] = inputs["gt_boxes"][:1], inputs["gt_classes"][:1]
+        for name in ("rois", "boxes", "classes", "gt_boxes", "gt_classes"):
+            inputs[name] = inputs[name][:1]
     assert [v.item() for v in BoxLosses()(**inputs).values()] == [0, 0]
 
 
@@ -317,9 +320,8 @@ def test_nothing_in_the_batch(without: str) -> None:
 @pytest.mark.parametrize("autocast", [True, False])
 def test_half_precision_stays_finite(dtype: torch.dtype, autocast: bool) -> None:
     inputs = batch()
-    for key in ("rois", "boxes"):
-        inputs[key] = inputs[key].float()
-    inputs["gt_boxes"] = [b.float() for b in inputs["gt_boxes"]]
+    for key in ("rois", "boxes", "gt_boxes"):
+        inputs[key] = [b.float() for b in inputs[key]]
     inputs["images"] = ImageList(inputs["images"].tensor.float(), inputs["images"].image_sizes)
     inputs["logits"] = (inputs["logits"].sign() * 50).to(dtype).requires_grad_()
     losses = BoxLosses(warmup=0.0)

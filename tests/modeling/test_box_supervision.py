@@ -83,10 +83,9 @@ def test_losses_are_those_of_the_definition(predictor: str, for_all: bool) -> No
     logits = plain_logits(heads, features["p2"], rois, classes)
     expected = box_losses(
         logits[:, None],
-        torch.cat([x.tensor for x in rois]),
-        torch.cat([x.gt_boxes.tensor for x in objects]),
-        classes,
-        torch.tensor([0] * len(use[0]) + [1] * len(use[1])),
+        [x.tensor for x in rois],
+        [x.gt_boxes.tensor for x in objects],
+        [x.gt_classes for x in objects],
         images,
         [targets_of(x).gt_boxes.tensor for x in mixed()],
         [targets_of(x).gt_classes for x in mixed()],
