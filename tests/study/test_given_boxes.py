@@ -4,9 +4,11 @@ from pathlib import Path
 from typing import Any, Dict
 
 import pytest
+import torch
 import yaml
 from helpers import CONFIGS, TINY
 
+from seg_every_thing.data.pseudo_masks import PseudoMasks
 from seg_every_thing.study.definitions import photo_rows as p
 from seg_every_thing.study.definitions.suites import PHOTOS, SUITES, VOC, Direction, Suite
 from seg_every_thing.study.definitions.table import Table
@@ -108,7 +110,7 @@ def test_features_of_a_frozen_body_are_computed_once_and_for_both_sides(
     small_suite: Suite, tmp_path: Path
 ) -> None:
     runner = StudyRunner(small_suite, tmp_path / "out", _nothing, [str(x) for x in TINY])
-    run = Run(p.BEST, "shapes_A", 0)
+    run, run_1 = (Run(row, "shapes_A", 0) for row in (p.BEST, p.SELF_1))
     cfg = runner.config(run)
     cache = tmp_path / body_cache_name(cfg)
     cache_body(cfg, cache)
@@ -117,6 +119,15 @@ def test_features_of_a_frozen_body_are_computed_once_and_for_both_sides(
     plain = train_given_boxes(runner._fresh(run), p.BEST)["metrics"]
     cached = train_given_boxes(runner._fresh(run), p.BEST, cache)["metrics"]
     assert cached == pytest.approx(plain, abs=0.5)
+    rounds = train_given_boxes(runner._fresh(run_1), p.SELF_1, cache)["metrics"]
+    masks = runner.folder(run_1) / "round_0" / "pseudo_masks"
+    assert len(PseudoMasks(masks)) and rounds != cached
+    # The teacher is the row without self-training.
+    weights = [
+        torch.load(f / "model_final.pth", weights_only=False)["model"]
+        for f in (runner.folder(run), masks.parent)
+    ]
+    assert all(torch.equal(a, b) for a, b in zip(*(w.values() for w in weights)))
     names = [job.name for job in runner._jobs([], [run, Run(p.AGNOSTIC, "shapes_A", 0)], {})]
     assert names == [body_cache_name(cfg), run.name, Run(p.AGNOSTIC, "shapes_A", 0).name]
     other = Run(p.END_TO_END, "shapes_A", 0)

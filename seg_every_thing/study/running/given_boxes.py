@@ -4,15 +4,18 @@ import hashlib
 import os
 import time
 from pathlib import Path
-from typing import Any, Dict, Optional
+from typing import Any, Dict, Optional, Tuple
 
 from detectron2.config import CfgNode
 from detectron2.data import get_detection_dataset_dicts
 from detectron2.utils.env import seed_all_rng
+from torch import nn
 
 from ...annotation.baselines import evaluate_reference
-from ...engine.self_training import self_train
-from ...files import write_text
+from ...data.pseudo_masks import PseudoMasks
+from ...engine.teaching import write_taught_masks
+from ...engine.trainer import Trainer
+from ...files import file_digest
 from ...modeling.crf_refinement import with_crf
 from ..definitions.rows import Row
 from .done import write_done
@@ -20,10 +23,14 @@ from .feature_cache import CachedFeaturesModel, FeatureCache, write_feature_cach
 from .stage_trainer import EitherSide
 from .stages import draw_initial_trunk, finish_row, new_trainer, row_fingerprint
 
+Caches = Tuple[FeatureCache, FeatureCache]
+"""Of the training and of the test images."""
+
 
 def given_boxes_parent(row: Row) -> str:
     """What decides a row with given boxes beside its config: its method, its rounds."""
-    return f"{row.stage}:{row.name if not row.learns else ''}:{row.rounds}"
+    rounds = f"{row.rounds} on one trunk" if row.rounds else 0
+    return f"{row.stage}:{row.name if not row.learns else ''}:{rounds}"
 
 
 def body_cache_name(cfg: CfgNode) -> str:
@@ -60,6 +67,9 @@ def cache_body(cfg: CfgNode, folder: Path) -> Dict[str, Any]:
 def train_given_boxes(cfg: CfgNode, row: Row, cache: Optional[Path] = None) -> Dict[str, Any]:
     """Train masks for given boxes, or run a method that learns nothing, and evaluate.
 
+    In rounds of self-training, all models start from one trunk and see the same RoIs, so that the
+    first of them is the row without self-training.
+
     Args:
         cfg: of the row.
         row: what it is.
@@ -80,19 +90,34 @@ def train_given_boxes(cfg: CfgNode, row: Row, cache: Optional[Path] = None) -> D
         seconds = {"evaluation": time.perf_counter() - start}
         record.update(metrics=metrics, seconds=seconds)
         return write_done(Path(cfg.OUTPUT_DIR), record)
-    if row.rounds:
-        config_file = Path(cfg.OUTPUT_DIR, "row.yaml")
-        write_text(config_file, cfg.dump())
-        rounds = Path(cfg.OUTPUT_DIR, "self_training")
-        models = self_train(str(config_file), row.rounds, rounds, ["DATALOADER.NUM_WORKERS", 0])
-        record["metrics"] = models["rounds"][-1]["metrics"]
-        record["seconds"] = {"total": time.perf_counter() - start}
-        return write_done(Path(cfg.OUTPUT_DIR), record)
-    trainer = new_trainer(cfg)
-    record["initial_trunk"] = draw_initial_trunk(trainer.model, cfg.SEED)
-    seed_all_rng(cfg.SEED)
+    caches = None
     if cache is not None:
-        caches = (FeatureCache(cache / part) for part in ("train", "test"))
+        caches = FeatureCache(cache / "train"), FeatureCache(cache / "test")
+    trained = cfg.clone()
+    for i in range(row.rounds):
+        teacher = trained.clone()
+        teacher.OUTPUT_DIR = os.path.join(cfg.OUTPUT_DIR, f"round_{i}")
+        model = _trained(teacher, caches)[0].model
+        trained.DATASETS.PSEUDO_MASKS = str(_taught(teacher, model, caches).folder)
+    trainer, record["initial_trunk"] = _trained(trained, caches)
+    return finish_row(cfg, trainer, record, time.perf_counter() - start)
+
+
+def _trained(cfg: CfgNode, caches: Optional[Caches]) -> Tuple[Trainer, str]:
+    """A trainer that has finished, and the digest of the trunk that it started from."""
+    trainer = new_trainer(cfg)
+    initial_trunk = draw_initial_trunk(trainer.model, cfg.SEED)
+    seed_all_rng(cfg.SEED)
+    if caches is not None:
         trainer.model = with_crf(cfg, CachedFeaturesModel(trainer.model, *caches)).train()
     trainer.train()
-    return finish_row(cfg, trainer, record, time.perf_counter() - start)
+    return trainer, initial_trunk
+
+
+def _taught(cfg: CfgNode, model: nn.Module, caches: Optional[Caches]) -> PseudoMasks:
+    """The pseudo-masks of a teacher, in its folder; in tests images are as large as in training."""
+    if caches is not None:
+        model = CachedFeaturesModel(model.model, caches[0], caches[0])
+    weights = os.path.join(cfg.OUTPUT_DIR, "model_final.pth")
+    known = {"weights": weights, "sha256": file_digest(weights)}
+    return write_taught_masks(cfg, model, os.path.join(cfg.OUTPUT_DIR, "pseudo_masks"), known)

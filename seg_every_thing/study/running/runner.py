@@ -179,7 +179,7 @@ class StudyRunner:
     def _given_boxes_jobs(self, run: Run, planned: Sequence[str]) -> List[Job]:
         """A row, and before it the features of its body, unless they are there or planned."""
         cfg = self._fresh(run)
-        if not (run.row.learns and cfg.MODEL.FREEZE_DETECTOR) or run.row.rounds:
+        if not (run.row.learns and cfg.MODEL.FREEZE_DETECTOR):
             return [self._job(run, train_given_boxes, (cfg, run.row), ())]
         name = body_cache_name(cfg)
         cache = self.output / name
@@ -194,7 +194,7 @@ class StudyRunner:
         return Job(
             *(run.name, function, arguments, self.folder(run), needs),
             iterations=arguments[0].SOLVER.MAX_ITER if run.row.learns else 0,
-            weight=_WEIGHTS[run.row.stage],
+            weight=_WEIGHTS[run.row.stage] * (1 + run.row.rounds),
         )
 
     def _fresh(self, run: Run) -> CfgNode:
