@@ -7,6 +7,7 @@ from detectron2.engine import DefaultPredictor
 
 from ..checkpoint.loading import load_for_inference
 from ..modeling.crf_refinement import with_crf
+from ..modeling.fast.acceleration import accelerated
 from .agreement import check_class_count
 
 logger = logging.getLogger(__name__)
@@ -14,6 +15,8 @@ logger = logging.getLogger(__name__)
 
 def build_predictor(cfg: CfgNode, allow_partial: bool = False) -> DefaultPredictor:
     """detectron2's predictor with the weights of ``MODEL.WEIGHTS``; "" = random weights.
+
+    With ``TEST.FAST`` its model is an accelerated copy.
 
     Args:
         cfg: of the model.
@@ -31,6 +34,7 @@ def build_predictor(cfg: CfgNode, allow_partial: bool = False) -> DefaultPredict
     with_crf(cfg, predictor.model)
     if not cfg.MODEL.WEIGHTS:
         logger.warning("MODEL.WEIGHTS is empty: the weights are random, the predictions noise")
-        return predictor
-    load_for_inference(predictor.model, cfg.MODEL.WEIGHTS, allow_partial)
+    else:
+        load_for_inference(predictor.model, cfg.MODEL.WEIGHTS, allow_partial)
+    predictor.model = accelerated(cfg, predictor.model)
     return predictor

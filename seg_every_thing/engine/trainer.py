@@ -27,6 +27,7 @@ from ..data.pseudo_masks import PseudoMasks
 from ..data.training_stream import build_training_loader
 from ..evaluation.coco import PartialCOCOEvaluator, counted_results
 from ..modeling.crf_refinement import with_crf
+from ..modeling.fast.acceleration import accelerated
 from .agreement import (
     check_class_count,
     check_classes,
@@ -231,7 +232,8 @@ class Trainer(DefaultTrainer):
     def test(cls, cfg: CfgNode, model: nn.Module, evaluators: Any = None) -> Dict[str, Any]:
         """As in DefaultTrainer; with ``TEST.GIVEN_BOXES`` also of masks at ground-truth boxes.
 
-        That alone for a ``BoxToMask``, which finds no boxes itself.
+        That alone for a ``BoxToMask``, which finds no boxes itself.  With ``TEST.FAST`` of an
+        accelerated copy of the model.
 
         Raises:
             ValueError: as :func:`check_classes`.
@@ -239,6 +241,7 @@ class Trainer(DefaultTrainer):
         check_classes(cfg)
         cls.check_annotations(cfg, training=False)
         detects = cfg.MODEL.META_ARCHITECTURE != "BoxToMask"
+        model = accelerated(cfg, model)
         results = super().test(cfg, model, evaluators) if detects else {}
         for name in cfg.DATASETS.TEST if cfg.TEST.GIVEN_BOXES or not detects else ():
             metrics = evaluate_given_boxes(cfg, model, name, cls.build_test_loader(cfg, name))

@@ -1,0 +1,92 @@
+"""Accelerated copies find what their models find."""
+
+from typing import Any
+
+import pytest
+import torch
+from detectron2.modeling import build_model
+from detectron2.structures import Boxes, Instances
+from helpers import changed, snapshot
+from tiny_models import make_batch, make_cfg
+from torch import nn
+
+from seg_every_thing.modeling.crf_refinement import with_crf
+from seg_every_thing.modeling.fast.acceleration import accelerate, accelerated
+from seg_every_thing.modeling.fast.convolution import FastConv2d
+from seg_every_thing.modeling.fast.roi_align import FastROIAlign
+
+
+def _model(**overrides: Any) -> nn.Module:
+    torch.manual_seed(0)
+    model = build_model(make_cfg(**overrides)).eval()
+    for name, value in model.named_buffers():
+        if name.endswith("running_var"):
+            value.uniform_(0.5, 1.5)
+        if name.endswith("running_mean"):
+            value.uniform_(-0.2, 0.2)
+    return model
+
+
+def _given() -> Instances:
+    given = Instances((64, 64), pred_classes=torch.tensor([0, 2]), scores=torch.ones(2))
+    given.pred_boxes = Boxes(torch.tensor([[4.0, 4, 30, 30], [20, 20, 60, 60]]))
+    return given
+
+
+@torch.no_grad()
+def _masks(model: nn.Module) -> torch.Tensor:
+    (found,) = model.inference(make_batch()[:1], [_given()], do_postprocess=False)
+    return found.pred_masks
+
+
+@torch.no_grad()
+def test_same_masks_and_detections() -> None:
+    model = _model()
+    before = snapshot(model)
+    fast = accelerate(model)
+    assert any(isinstance(m, FastConv2d) for m in fast.modules())
+    assert any(isinstance(m, FastROIAlign) for m in fast.modules())
+    torch.testing.assert_close(_masks(fast), _masks(model), rtol=0, atol=1e-3)
+    want, got = (m.inference(make_batch()[:1])[0]["instances"] for m in (model, fast))
+    assert len(want) == len(got) > 0
+    torch.testing.assert_close(got.scores, want.scores, rtol=0, atol=1e-3)
+    assert not changed(before, model)
+    assert not any(isinstance(m, (FastConv2d, FastROIAlign)) for m in model.modules())
+
+
+def test_it_refuses_to_train() -> None:
+    model = _model()
+    fast = accelerate(model)
+    assert not fast.eval().training
+    with pytest.raises(RuntimeError, match="cannot be trained"):
+        fast.train()
+    assert not any(p.requires_grad for p in fast.parameters())
+    assert model.train().training and any(p.requires_grad for p in model.parameters())
+
+
+def test_later_changes_do_not_reach_the_copy() -> None:
+    model = _model()
+    fast = accelerate(model)
+    want = _masks(fast)
+    with torch.no_grad():
+        for p in model.parameters():
+            p.add_(0.1)
+    assert torch.equal(_masks(fast), want)
+
+
+def test_the_key() -> None:
+    cfg = make_cfg()
+    model = _model()
+    assert accelerated(cfg, model) is model
+    cfg.TEST.FAST = True
+    assert accelerated(cfg, model) is not model
+
+
+def test_with_a_crf() -> None:
+    cfg = make_cfg()
+    cfg.TEST.CRF = True
+    model = with_crf(cfg, _model())
+    fast = accelerate(model)
+    torch.testing.assert_close(_masks(fast), _masks(model), rtol=0, atol=1e-2)
+    model.roi_heads.mask_head = None  # the copy runs on modules of its own
+    _masks(fast)
