@@ -154,8 +154,8 @@ def add_seg_every_thing_config(cfg: CN) -> None:
     # largest of 0.5, 0.4 ... 0.1 whose mask spans 95 % of its box on both axes.  None = 0.5: yacs
     # lets None alone become a number or a word.
     cfg.TEST.MASK_THRESHOLD = None
-    # Evaluate and predict with a faster copy of the model (modeling/fast): the same masks and scores
-    # up to rounding, in about half the time on a CPU.  Training is as it was.
+    # Evaluate and predict with a faster copy of the model: the same masks and scores up to
+    # rounding, in less time on a CPU (docs/FAST.md).  Training is as it was.
     cfg.TEST.FAST = False
     # Sharpen predicted masks, or labels of pixels, with the image: a conditional random field.
     cfg.TEST.CRF = False

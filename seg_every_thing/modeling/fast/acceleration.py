@@ -9,9 +9,9 @@ from detectron2.config import CfgNode
 from detectron2.layers import ROIAlign
 from torch import nn
 
+from ...processes import keep_freed_memory
 from ..timm_backbone import TimmBackbone
 from .convolution import fold_neighbours, speed_up_convolution, speed_up_deconvolution
-from .memory import keep_freed_memory
 from .roi_align import FastROIAlign
 
 logger = logging.getLogger(__name__)
