@@ -7,7 +7,7 @@ until the queue is empty.
 
 import contextlib
 import sys
-from typing import Any, Collection, Dict, Iterator, List, Optional, Sequence, Tuple
+from typing import Any, Callable, Collection, Dict, Iterator, List, Optional, Sequence, Tuple
 from unittest import mock
 
 import torch
@@ -56,28 +56,31 @@ def _guarded() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def forbid_waiting(allowed: Collection[Tuple[Any, str]] = ()) -> Iterator[List[str]]:
+def forbid_waiting(
+    allowed: Collection[Tuple[Any, str]] = (), guard: Callable[[], Any] = _guarded
+) -> Iterator[List[str]]:
     """Raise AssertionError in code that would wait.
 
     Args:
         allowed: modules (or objects) and names of their functions that may wait.
+        guard: what forbids it, a context manager.
 
     Yields:
         The names of those that were called, call by call.
     """
     waits: List[str] = []
     stack = contextlib.ExitStack()
-    guard: List[Any] = []
+    entered: List[Any] = []
 
     def enter() -> None:
-        context = _guarded()
+        context = guard()
         context.__enter__()
-        guard.append(context)
+        entered.append(context)
 
     def may_wait(function: Any, name: str) -> Any:
         def wrapped(*args: Any, **kwargs: Any) -> Any:
             waits.append(name)
-            guard.pop().__exit__(None, None, None)
+            entered.pop().__exit__(None, None, None)
             try:
                 return function(*args, **kwargs)
             finally:
@@ -93,4 +96,4 @@ def forbid_waiting(allowed: Collection[Tuple[Any, str]] = ()) -> Iterator[List[s
         try:
             yield waits
         finally:
-            guard.pop().__exit__(*sys.exc_info())
+            entered.pop().__exit__(*sys.exc_info())

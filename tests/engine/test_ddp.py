@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from conftest import unregister
 from detectron2.engine import launch
@@ -44,12 +45,13 @@ RUNS = (
 )
 
 
-def _steps_with_masks_on_one_rank(root: str, output: str, taught: str) -> None:
+def _steps_with_masks_on_one_rank(root: str, output: str, taught: str, device: str) -> None:
     """Runs in each process.  Rank 1 has no mask, then no object at all."""
     torch.set_num_threads(1)
     register_shapes(root, num_train=12, num_val=6)
     for options in RUNS:
-        cfg = shapes_config("maskx", Path(output), *options, "SOLVER.IMS_PER_BATCH", 4)
+        options = (*options, "SOLVER.IMS_PER_BATCH", 4, "MODEL.DEVICE", device)
+        cfg = shapes_config("maskx", Path(output), *options)
         box_losses = cfg.MODEL.ROI_MASK_HEAD.BOX_LOSS.ENABLED
         cfg.DATASETS.PSEUDO_MASKS = taught * box_losses
         trainer = Trainer(cfg)
@@ -74,12 +76,32 @@ def _steps_with_masks_on_one_rank(root: str, output: str, taught: str) -> None:
             flat = torch.cat(
                 [p.grad.flatten() for p in trainer.model.parameters() if p.requires_grad]
             )
-            everywhere = comm.all_gather(flat)
+            everywhere = comm.all_gather(flat.cpu())
             assert torch.equal(everywhere[0], everywhere[1])
             assert torch.isfinite(flat).all() and flat.any()
 
 
-def test_a_rank_without_masks_neither_fails_nor_hangs(tiny_shapes: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "device",
+    [
+        pytest.param(
+            "cpu",
+            marks=pytest.mark.skipif(
+                torch.cuda.is_available(), reason="detectron2 starts NCCL where there is CUDA"
+            ),
+        ),
+        pytest.param(
+            "cuda",
+            marks=[
+                pytest.mark.gpu,
+                pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs"),
+            ],
+        ),
+    ],
+)
+def test_a_rank_without_masks_neither_fails_nor_hangs(
+    device: str, tiny_shapes: Path, tmp_path: Path
+) -> None:
     taught = tmp_path / "taught"
     cfg = shapes_config("class_agnostic", tmp_path, "MODEL.WEIGHTS", "")
     write_taught_masks(cfg, Trainer.build_model(cfg), taught, {"sha256": "0"})
@@ -87,7 +109,7 @@ def test_a_rank_without_masks_neither_fails_nor_hangs(tiny_shapes: Path, tmp_pat
         _steps_with_masks_on_one_rank,
         2,
         dist_url="auto",
-        args=(str(tiny_shapes), str(tmp_path), str(taught)),
+        args=(str(tiny_shapes), str(tmp_path), str(taught), device),
     )
 
 
