@@ -10,6 +10,7 @@ from .index import Index
 from .quality import (
     FEWEST,
     ScoreModel,
+    error_of_unseen_classes,
     fit_score,
     ranking_of,
     reliability,
@@ -74,6 +75,8 @@ class Expectation:
             return content
         made, total = (sum(x) for x in zip((0, 0.0), *by_class.values()))
         content["expected_mean_IoU"] = _percent(total / made) if made else None
+        error = error_of_unseen_classes(model.kind, self._features, self.ious, self._classes)
+        content["error_of_unseen_classes"] = _percent(error)
         ranked = ranking_of(self._features, self.ious, self._images)
         content["rank_correlation"] = {name: round(value, 3) for name, value in ranked.items()}
         scores = scores_across_folds(model.kind, self._features, self.ious, self._images)

@@ -6,7 +6,7 @@ calibrated: a score then says which IoU to expect.
 """
 
 import dataclasses
-from typing import Any, Dict, List, Tuple
+from typing import Any, Dict, List, Optional, Tuple
 
 import numpy as np
 
@@ -15,6 +15,8 @@ from .features import CERTAINTY, FEATURES, FILL
 UNCALIBRATED = "uncalibrated"
 FEWEST = 30
 """Held-out masks below which nothing is calibrated."""
+FEWEST_OF_CLASS = 5
+"""Held-out masks of a class below which their mean says little."""
 _FOLDS = 5
 _RIDGE = 3.0  # in objects: what a weight costs
 _BIN = 12  # objects in a bin of the calibration, at least
@@ -94,6 +96,31 @@ def scores_across_folds(
     for fold in _folds(groups):
         scores[fold] = _fit(kind, features[~fold], ious[~fold])(features[fold])
     return scores
+
+
+def error_of_unseen_classes(
+    kind: str, features: np.ndarray, ious: np.ndarray, classes: np.ndarray
+) -> Optional[float]:
+    """How far the expected mean IoU of a class is off that has no mask.
+
+    Each class in turn is left out of what the score is fitted to.  What a class without masks loses
+    as the model has not seen any is not in it.
+
+    Args:
+        kind, features, ious: as for :func:`scores_across_folds`.
+        classes: (n,) of each mask.
+
+    Returns:
+        Root mean square of expected less true mean IoU; None for fewer than three classes with
+        :data:`FEWEST_OF_CLASS` masks.
+    """
+    errors = []
+    for name in np.unique(classes):
+        left_out = classes == name
+        if left_out.sum() >= FEWEST_OF_CLASS and not left_out.all():
+            scores = _fit(kind, features[~left_out], ious[~left_out])(features[left_out])
+            errors.append(scores.mean() - ious[left_out].mean())
+    return float(np.sqrt(np.mean(np.square(errors)))) if len(errors) >= 3 else None
 
 
 def spearman(a: np.ndarray, b: np.ndarray) -> float:

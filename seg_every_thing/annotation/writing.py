@@ -156,6 +156,11 @@ def _log(options: Options, report: Report) -> None:
                 *(quality["expected_mean_IoU"], quality["held_out_masks"]),
                 quality["held_out_mean_IoU"],
             )
+        if quality.get("error_of_unseen_classes") and quality["classes_without_any_mask"]:
+            logger.info(
+                "%d classes have no mask: what is expected of such a class is off by about %.0f",
+                *(len(quality["classes_without_any_mask"]), quality["error_of_unseen_classes"]),
+            )
     if report["failed_images"]:
         first = list(report["failed_images"].items())[:5]
         logger.warning(

@@ -7,6 +7,7 @@ from seg_every_thing.annotation.features import CERTAINTY, FEATURES
 from seg_every_thing.annotation.quality import (
     FEWEST,
     ScoreModel,
+    error_of_unseen_classes,
     fit_score,
     ranking_of,
     reliability,
@@ -87,3 +88,19 @@ def test_bins_hold_every_mask_once() -> None:
     rows = reliability(scores, scores)
     assert sum(row["masks"] for row in rows) == 103
     assert len(rows) == 10
+
+
+def test_what_is_expected_of_classes_that_were_left_out() -> None:
+    features, ious, _ = made_up(240, FEATURES.index("log_area"))
+    classes = np.arange(240) % 4
+    fair = error_of_unseen_classes("learned", features, ious, classes)
+    assert fair is not None and fair < 0.02
+    # Class 0 is worse than it looks: expected of it is what the others are, and a third of the
+    # masks that tell of another class are those of class 0.
+    odd = np.where(classes == 0, ious - 0.2, ious)
+    expected = np.sqrt((0.2**2 + 3 * (0.2 / 3) ** 2) / 4)
+    found = error_of_unseen_classes("learned", features, odd, classes)
+    assert found == pytest.approx(expected, abs=0.015)
+    assert error_of_unseen_classes("learned", features, ious, classes % 2) is None
+    few = np.where(np.arange(240) < 8, classes, 4)  # two masks of each class but one
+    assert error_of_unseen_classes("learned", features, ious, few) is None
