@@ -23,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="objects.json of version 1.4, or its .zip",
     )
-    parser.add_argument("--output", required=True, type=Path, metavar="DIR")
+    parser.add_argument("--output", required=True, metavar="DIR")
     chosen = parser.add_mutually_exclusive_group()
     chosen.add_argument(
         "--num-classes",
@@ -56,14 +56,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Read, choose classes, write."""
-    check_targets([args.synsets], output_files(args.output))
+    if not args.output:
+        raise ValueError("--output is empty: name a folder, or '.' for this one")
+    output = Path(args.output)
+    check_targets([args.synsets], output_files(output))
     synsets = None
     if args.synsets is not None:
         synsets = parse_synsets(read_lines(args.synsets), str(args.synsets))
     prepare_visual_genome(
         args.image_data,
         args.objects,
-        args.output,
+        output,
         num_classes=args.num_classes,
         synsets=synsets,
         coco_annotations=args.coco_annotations,

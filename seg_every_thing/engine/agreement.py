@@ -18,6 +18,7 @@ from ..data.catalog import (
     valid_annotations,
 )
 from ..data.splits import resolve_class_split
+from .config_names import check_image_format, check_sampler
 
 logger = logging.getLogger(__name__)
 
@@ -81,9 +82,11 @@ def check_settings(cfg: CfgNode, training: bool) -> None:
     """
     if training:
         _check_training(cfg)
+        check_sampler(cfg)
     if not training and not cfg.DATASETS.TEST:
         raise ValueError("DATASETS.TEST is empty: name a registered data set to evaluate on")
     check_class_count(cfg)
+    check_image_format(cfg)
     if cfg.TEST.GIVEN_BOXES and not cfg.MODEL.MASK_ON:
         raise ValueError("TEST.GIVEN_BOXES True needs masks: set MODEL.MASK_ON True")
     if cfg.TEST.EARLY_STOPPING.PATIENCE and not labels_pixels(cfg):

@@ -9,6 +9,7 @@ from ..checkpoint.loading import load_for_inference
 from ..modeling.crf_refinement import with_crf
 from ..modeling.fast.acceleration import accelerated
 from .agreement import check_class_count
+from .config_names import check_image_format, unknown_names_explained
 
 logger = logging.getLogger(__name__)
 
@@ -27,10 +28,12 @@ def build_predictor(cfg: CfgNode, allow_partial: bool = False) -> DefaultPredict
             this model.
     """
     check_class_count(cfg)
+    check_image_format(cfg)
     without_weights = cfg.clone()
     without_weights.MODEL.WEIGHTS = ""
     # In two steps, so that a mistake in the config is not taken for a broken checkpoint.
-    predictor = DefaultPredictor(without_weights)
+    with unknown_names_explained(cfg):
+        predictor = DefaultPredictor(without_weights)
     with_crf(cfg, predictor.model)
     if not cfg.MODEL.WEIGHTS:
         logger.warning("MODEL.WEIGHTS is empty: the weights are random, the predictions noise")

@@ -99,6 +99,13 @@ def test_prepare_vg(option: str, target: str, tmp_path: Path, refused: Callable[
     assert f"{target}' would be written over" in line
 
 
+def test_prepare_vg_into_nowhere(tmp_path: Path, refused: Callable[..., str]) -> None:
+    image_data, objects, ids = write_miniature(tmp_path)
+    files = ("--image-data", image_data, "--objects", objects, "--coco-annotations", ids)
+    line = refused("prepare-vg", *files, "--output", "")
+    assert line.endswith("--output is empty: name a folder, or '.' for this one")
+
+
 def test_convert(tmp_path: Path, refused: Callable[..., str]) -> None:
     source = tmp_path / "X.pkl"
     source.write_bytes(b"not read")

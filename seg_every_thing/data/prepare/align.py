@@ -55,6 +55,12 @@ def align(
     categories, new_categories = _read_categories(source, names), _read_categories(target)
     matches = match_categories(categories, new_categories, by, extra)
     new_id = {c["id"]: m.target["id"] for c, m in zip(categories, matches) if m.target is not None}
+    unclear = next((m.candidates for m in matches if m.candidates), None)
+    if not new_id and unclear is not None:
+        raise ValueError(
+            f"no class of '{source}' has a match in '{target}' by {by}: several of its classes fit "
+            f"equally well ({', '.join(unclear)}): make their names unique, or give --map"
+        )
     if not new_id:
         raise ValueError(
             f"no class of '{source}' has a match in '{target}' by {by} (source classes: "
@@ -104,6 +110,12 @@ def _read_categories(path: PathLike, names: Optional[ImageNames] = None) -> List
             is_category = isinstance(value, dict) and isinstance(value.get("name"), str)
             if not is_category or type(value.get("id")) is not int:
                 raise ValueError(f"'{path}', category {str(value)[:60]}: it needs an id and a name")
+            for word in ("synset", "coco_name"):
+                if not isinstance(value.get(word) or "", str):
+                    raise ValueError(
+                        f"'{path}', category '{value['name']}': its {word} is {value[word]}, which "
+                        f"is no text"
+                    )
             categories.append(value)
         elif key == "images" and names is not None:
             names.see(value)

@@ -234,3 +234,24 @@ def test_lvis_end_to_end(
     assert len(records) == len(folders) and len(records[0]["annotations"]) == 1
     for i, record in enumerate(records):
         assert (read_image(record["file_name"]) == 10 * i).all()
+
+
+def test_targets_of_one_name_are_said(tmp_path: Path) -> None:
+    source, target = (
+        {**SOURCE, "categories": names("cup")},
+        {**TARGET, "categories": names(*["cup"] * 2)},
+    )
+    with pytest.raises(ValueError, match=r"fit equally well \(cup, cup\): make their names unique"):
+        run(tmp_path, source=source, target=target)
+    assert not (tmp_path / "out.json").exists()
+
+
+@pytest.mark.parametrize("word", ["synset", "coco_name"])
+@pytest.mark.parametrize("side", ["source", "target"])
+def test_words_that_are_numbers(word: str, side: str, tmp_path: Path) -> None:
+    files = {"source": SOURCE, "target": TARGET}
+    files[side] = {**files[side], "categories": [{"id": 1, "name": "cup", word: 5}]}
+    with pytest.raises(
+        ValueError, match=f"json', category 'cup': its {word} is 5, which is no text"
+    ):
+        run(tmp_path, **files)
