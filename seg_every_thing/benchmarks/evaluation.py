@@ -7,12 +7,12 @@ import platform
 import tempfile
 import time
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Dict, Tuple
 
 import detectron2
 import numpy as np
-import pycocotools
 import torch
 from detectron2.data import DatasetCatalog
 from detectron2.data.datasets import register_coco_instances
@@ -112,7 +112,7 @@ def benchmark_evaluation(
         "versions": {
             "torch": torch.__version__,
             "detectron2": detectron2.__version__,
-            "pycocotools": getattr(pycocotools, "__version__", "unknown"),
+            "pycocotools": version("pycocotools"),
             "python": platform.python_version(),
             "seg_every_thing": __version__,
         },

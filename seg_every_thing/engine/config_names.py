@@ -1,8 +1,7 @@
 """Words of a config that detectron2 does not know, said with the key that they stand under."""
 
-import contextlib
 import re
-from typing import Any, Iterator, List, Mapping
+from typing import Any, Callable, List, Mapping
 
 from detectron2.config import CfgNode
 from PIL import Image
@@ -38,15 +37,14 @@ def check_image_format(cfg: CfgNode) -> None:
         )
 
 
-@contextlib.contextmanager
-def unknown_names_explained(cfg: CfgNode) -> Iterator[None]:
-    """Name the key of what is in none of detectron2's registries, while a model is built.
+def explaining_names(build: Callable[[CfgNode], Any], cfg: CfgNode) -> Any:
+    """``build(cfg)``; what is in none of detectron2's registries is said with its key.
 
     Raises:
         ValueError: naming the key.
     """
     try:
-        yield
+        return build(cfg)
     except KeyError as e:
         message = str(e.args[0]) if e.args else ""
         found = re.search(r"No object named '(.*?)' found in", message)

@@ -9,7 +9,7 @@ from ..checkpoint.loading import load_for_inference
 from ..modeling.crf_refinement import with_crf
 from ..modeling.fast.acceleration import accelerated
 from .agreement import check_class_count
-from .config_names import check_image_format, unknown_names_explained
+from .config_names import check_image_format, explaining_names
 
 logger = logging.getLogger(__name__)
 
@@ -32,8 +32,7 @@ def build_predictor(cfg: CfgNode, allow_partial: bool = False) -> DefaultPredict
     without_weights = cfg.clone()
     without_weights.MODEL.WEIGHTS = ""
     # In two steps, so that a mistake in the config is not taken for a broken checkpoint.
-    with unknown_names_explained(cfg):
-        predictor = DefaultPredictor(without_weights)
+    predictor = explaining_names(DefaultPredictor, without_weights)
     with_crf(cfg, predictor.model)
     if not cfg.MODEL.WEIGHTS:
         logger.warning("MODEL.WEIGHTS is empty: the weights are random, the predictions noise")

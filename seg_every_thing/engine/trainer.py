@@ -36,7 +36,7 @@ from .agreement import (
     check_test_files,
 )
 from .annotation_check import check_annotations
-from .config_names import unknown_names_explained
+from .config_names import explaining_names
 from .divergence import FiniteWeights, divergence_explained, errors_told_once
 from .exact_resume import ExactResume
 from .freezing import freeze_detector
@@ -182,8 +182,7 @@ class Trainer(DefaultTrainer):
                 model that has no masks and no labels of pixels.
         """
         check_class_count(cfg)
-        with unknown_names_explained(cfg):
-            model = super().build_model(cfg)
+        model = explaining_names(super().build_model, cfg)
         if cfg.MODEL.FREEZE_DETECTOR:
             freeze_detector(model)
         return with_crf(cfg, model)

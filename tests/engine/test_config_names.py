@@ -2,13 +2,14 @@
 
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 from helpers import shapes_config
 
 from seg_every_thing import Trainer
 from seg_every_thing.engine.agreement import check_settings
-from seg_every_thing.engine.config_names import unknown_names_explained
+from seg_every_thing.engine.config_names import explaining_names
 from seg_every_thing.engine.predictor import build_predictor
 
 
@@ -31,8 +32,8 @@ def test_registries(key: str, name: str, tmp_path: Path) -> None:
 def test_other_errors_stay_as_they_are(tmp_path: Path) -> None:
     cfg = shapes_config("maskx", tmp_path)
     for error in (KeyError("p2"), KeyError("No object named 'nowhere' found in 'X' registry!")):
-        with pytest.raises(KeyError) as found, unknown_names_explained(cfg):
-            raise error
+        with pytest.raises(KeyError) as found:
+            explaining_names(mock.Mock(side_effect=error), cfg)
         assert found.value is error
 
 
