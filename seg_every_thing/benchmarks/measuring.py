@@ -134,6 +134,14 @@ def peak_resident(run: Callable[[], Any]) -> Optional[int]:
     return _proc_bytes("/proc/self/status", "VmHWM") - before
 
 
+def largest_size() -> Optional[int]:
+    """Largest resident memory of this process so far, in bytes; None except on Linux."""
+    try:
+        return _proc_bytes("/proc/self/status", "VmHWM")
+    except (OSError, StopIteration):
+        return None
+
+
 def available_bytes(device: str) -> Optional[int]:
     """Free memory of a device; None where the system does not tell."""
     if torch.device(device).type == "cuda":

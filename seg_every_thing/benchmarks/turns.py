@@ -1,6 +1,7 @@
 """Things measured beside each other: all take turns, so that a busy machine slows them alike."""
 
 import logging
+import math
 import statistics
 import time
 from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
@@ -25,8 +26,9 @@ def measure_in_turns(
 
     Args:
         rows: get what ``sizes()`` returns, a dict, and ``seconds`` (median), ``seconds_min``,
-            ``seconds_max``, ``cpu_seconds`` (median processor time of all threads, which other
-            programs on a busy machine disturb less) and ``repeats``.
+            ``seconds_max``, ``seconds_p95`` (95th percentile), ``cpu_seconds`` (median processor
+            time of all threads, which other programs on a busy machine disturb less) and
+            ``repeats``.
         builds: make the objects; picklable.  ``seconds()`` gives wall and processor time of a turn.
         repeats: timed turns of each.
         compared_with: for each row the index of the one that it is compared with: rows also get
@@ -77,6 +79,7 @@ def _summary(times: List[Tuple[float, float]]) -> Row:
         "seconds": statistics.median(seconds),
         "seconds_min": min(seconds),
         "seconds_max": max(seconds),
+        "seconds_p95": sorted(seconds)[math.ceil(0.95 * len(seconds)) - 1],
         "cpu_seconds": statistics.median(cpu_seconds),
         "repeats": len(times),
     }

@@ -10,6 +10,7 @@ import torch
 from tabulate import tabulate
 
 from ..benchmarks.evaluation import NUM_IMAGES, NUM_RESULTS, benchmark_evaluation
+from ..benchmarks.inference import benchmark_inference
 from ..benchmarks.mask_branch import NUM_CLASSES, benchmark_mask_branch, benchmark_table
 from ..benchmarks.training import SIZE, benchmark_training
 from ..benchmarks.visual_genome import FULL_SIZE, run_prepare_vg_benchmark
@@ -18,7 +19,7 @@ from ..files import check_targets, make_output_dir, write_json
 
 HELP = "measure time and memory of the mask branch, of whole models, and of evaluation"
 
-SUITES = ("mask_branch", "vocabulary", "prepare_vg", "training", "evaluation")
+SUITES = ("mask_branch", "vocabulary", "prepare_vg", "training", "evaluation", "inference")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -52,6 +53,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=SIZE,
         metavar=("HEIGHT", "WIDTH"),
         help="for training: of the images of a batch (%(default)s)",
+    )
+    parser.add_argument(
+        "--model-folders",
+        nargs="+",
+        default=[],
+        metavar="DIR",
+        help="for inference: exports and outputs of trainings, measured on the same images",
     )
     parser.add_argument("--rois", type=int, default=128, help="RoIs of a batch (%(default)s)")
     parser.add_argument("--repeats", type=int, default=5, help="timed steps a row (%(default)s)")
@@ -92,6 +100,11 @@ def run(args: argparse.Namespace) -> None:
         args.num_images = NUM_IMAGES if args.num_images is None else args.num_images
         result = benchmark_evaluation(args.num_images, results=args.results, repeats=args.repeats)
         table = _plain_table(result["rows"])
+    elif args.suite == "inference":
+        result = benchmark_inference(
+            repeats=args.repeats, device=args.device, model_folders=args.model_folders
+        )
+        table = _plain_table(result["rows"])
     else:
         args.num_images = FULL_SIZE if args.num_images is None else args.num_images
         result = run_prepare_vg_benchmark(args.num_images, repeats=args.repeats)
@@ -123,6 +136,9 @@ def _command(args: argparse.Namespace) -> str:
         parts += ["--size", *map(str, args.size)]
     if args.suite in ("mask_branch", "training"):
         parts += ["--rois", str(args.rois), "--device", args.device]
+    if args.suite == "inference":
+        parts += ["--device", args.device]
+        parts += ["--model-folders", *args.model_folders] if args.model_folders else []
     if args.suite == "evaluation":
         parts += ["--results", str(args.results)]
     if args.suite in ("prepare_vg", "evaluation"):
