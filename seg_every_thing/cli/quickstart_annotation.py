@@ -2,6 +2,7 @@
 
 import logging
 import os
+import shutil
 from pathlib import Path
 from typing import Any, Dict
 
@@ -11,7 +12,7 @@ from detectron2.data import MetadataCatalog
 from ..annotation.annotator import annotate_file
 from ..annotation.comparison import compare_masks, hide_masks
 from ..annotation.options import Options
-from ..files import make_output_dir, write_json, write_text
+from ..files import file_digest, make_output_dir, read_text, write_json, write_text
 
 logger = logging.getLogger(__name__)
 
@@ -39,12 +40,17 @@ def annotate_boxes(cfg: CfgNode, data_set: str, folder: Path) -> Dict[str, Any]:
     boxes, masks = folder / "boxes.json", folder / "masks.json"
     if not hide_masks(metadata.json_file, boxes, cfg.TEST.CLASS_SPLIT)["hidden"]:
         return {}
-    write_text(folder / "model.yaml", cfg.dump())
+    model = f"# of weights {file_digest(cfg.MODEL.WEIGHTS)}\n{cfg.dump()}"
+    model_file = folder / "model.yaml"
+    if model_file.exists() and read_text(model_file) != model:
+        # What a killed run made with another model is of no use.
+        shutil.rmtree(folder / "masks.json.part", ignore_errors=True)
+    write_text(model_file, model)
     options = Options(
         annotations=boxes,
         image_root=Path(metadata.image_root),
         output=masks,
-        config_file=str(folder / "model.yaml"),
+        config_file=str(model_file),
         opts=("MODEL.WEIGHTS", cfg.MODEL.WEIGHTS),
         holdout=_HOLDOUT,
         report=folder / "review",
