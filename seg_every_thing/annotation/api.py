@@ -81,6 +81,8 @@ def annotate(
     """
     if options.get("report") is not None:
         options["report"] = Path(options["report"])
+    if options.get("model") is not None:
+        options["model"] = Path(options["model"])
     options["opts"] = tuple(options.get("opts", ()))
     run = Options(Path(annotations), Path(image_root), Path(output), **options)
     report = annotate_file(run)

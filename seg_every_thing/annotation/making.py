@@ -16,6 +16,7 @@ from ..config import load_config
 from ..data.images import check_image_size, read_image, reason_of
 from ..data.segmentations import usable_segmentation
 from ..engine.predictor import build_predictor
+from ..export.predictor import load_predictor
 from .encoding import CutMask, to_rle
 from .features import appearance, overlaps
 from .index import Index, IndexedImage, IndexedObject
@@ -59,8 +60,14 @@ def masker_of(work: Work, index: Index) -> Masker:
     Raises:
         ValueError: when its weights do not fit its config, or it lacks a class of the data.
     """
+    source = f"'{work.options.annotations}'"
+    if work.options.model is not None:
+        predictor = load_predictor(work.options.model)
+        words = predictor.vocabulary
+        classes = model_classes(predictor.cfg, index.categories, source, words)
+        return BoxMasker(predictor, classes)
     cfg = load_config(work.model.config_file, list(work.model.opts))
-    classes = model_classes(cfg, index.categories, f"'{work.options.annotations}'")
+    classes = model_classes(cfg, index.categories, source)
     return BoxMasker(build_predictor(cfg, work.options.allow_partial), classes)
 
 

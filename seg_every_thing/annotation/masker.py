@@ -1,6 +1,6 @@
 """A model as what makes masks of boxes: each in its window, with what says how sure it is."""
 
-from typing import Any, Dict, List, NamedTuple, Sequence, Tuple
+from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
 import numpy as np
 import torch
@@ -9,7 +9,7 @@ from detectron2.engine import DefaultPredictor
 from detectron2.layers.mask_ops import paste_masks_in_image
 from detectron2.structures import Boxes
 
-from ..data.vocabulary import vocabulary_of
+from ..data.vocabulary import Vocabulary, vocabulary_of
 from ..engine.box_prompts import model_inputs
 from ..modeling.mask_geometry import EnlargedROIMasks, cropped_to_box
 from .encoding import CutMask, window_of
@@ -79,13 +79,19 @@ class BoxMasker:
         return made
 
 
-def model_classes(cfg: CfgNode, categories: Dict[Any, str], source: str) -> Dict[Any, int]:
+def model_classes(
+    cfg: CfgNode,
+    categories: Dict[Any, str],
+    source: str,
+    vocabulary: Optional[Vocabulary] = None,
+) -> Dict[Any, int]:
     """Which class of a model each category of a data set is, by its name.
 
     Args:
         cfg: of the model.
         categories: names by id.
         source: of them, for messages.
+        vocabulary: of the model; None = that of the config's data set.
 
     Raises:
         ValueError: when the model's masks depend on the class and it has no such class, or several.
@@ -96,7 +102,7 @@ def model_classes(cfg: CfgNode, categories: Dict[Any, str], source: str) -> Dict
         by_class = head.PREDICTOR in ("transfer", "class_specific")
     if not by_class:
         return dict.fromkeys(categories, 0)
-    vocabulary = vocabulary_of(cfg)
+    vocabulary = vocabulary or vocabulary_of(cfg)
     vocabulary.find_all(list(categories.values()), source)
     classes = {}
     for category, name in categories.items():

@@ -28,6 +28,8 @@ class Options:
         config_file: of the model, a path or a name of the model zoo.  With ``MODEL.WEIGHTS`` in
             ``opts`` it is used as it is; otherwise it is trained on the data first.
         opts: KEY, VALUE, ... on top of the config.
+        model: folder of a trained or an exported model, as :func:`seg_every_thing.load_predictor`
+            takes it, in the place of ``config_file`` and ``opts``.
         allow_partial: use weights of another model, too, with what fits.
         minutes: for all of it: training takes what making the masks leaves, by a short trial, and
             ends in time; None = as long as the config says.
@@ -53,6 +55,7 @@ class Options:
     output: Path
     config_file: Optional[str] = None
     opts: Tuple[Any, ...] = ()
+    model: Optional[Path] = None
     allow_partial: bool = False
     minutes: Optional[float] = None
     rounds: int = 0
@@ -95,12 +98,16 @@ class Options:
             raise ValueError(f"--num-gpus must be at least 1, not {self.num_gpus}")
         if self.opts and len(self.opts) % 2:
             raise ValueError(f"--opts needs pairs KEY VALUE, got {len(self.opts)} words")
-        if self.is_trained and self.config_file is None:
+        if self.model is not None and (self.config_file is not None or self.opts):
+            raise ValueError(
+                "--model is a folder with its own config: leave out --config-file and --opts"
+            )
+        if self.is_trained and self.model is None and self.config_file is None:
             raise ValueError("MODEL.WEIGHTS needs --config-file: the config of that model")
         if self.is_trained and (self.minutes is not None or self.rounds):
             raise ValueError(
-                "--minutes and --rounds are about training, and MODEL.WEIGHTS gives a model that "
-                "is trained: leave one of them out"
+                "--minutes and --rounds are about training, and MODEL.WEIGHTS or --model gives a "
+                "model that is trained: leave one of them out"
             )
         if self.shard is not None and not self.is_trained:
             raise ValueError(
@@ -111,7 +118,7 @@ class Options:
     @property
     def is_trained(self) -> bool:
         """Whether the model is trained already."""
-        return "MODEL.WEIGHTS" in self.opts[::2]
+        return self.model is not None or "MODEL.WEIGHTS" in self.opts[::2]
 
     @property
     def model_dir(self) -> Path:

@@ -10,7 +10,8 @@ from detectron2.utils.file_io import PathManager
 
 from ..checkpoint.safe_checkpointer import load_tensors
 from ..config import load_config
-from ..files import file_digest
+from ..export.predictor import config_in, files_in
+from ..files import PathLike, file_digest
 from .features import FEATURES
 from .options import Options
 from .training import TrainedModel, training_config
@@ -33,6 +34,8 @@ def model_config(options: Options) -> CfgNode:
     """
     if not options.is_trained:
         return training_config(options)
+    if options.model is not None:
+        return config_in(options.model)
     return load_config(str(options.config_file), list(options.opts))
 
 
@@ -45,7 +48,9 @@ def fingerprints(options: Options) -> Prints:
     cfg = model_config(options)
     source, on_bad = file_digest(options.annotations), cfg.DATASETS.ON_BAD_ANNOTATION
     model: Dict[str, Any] = {"config": cfg.dump()}
-    if options.is_trained:
+    if options.model is not None:
+        model["files"] = _digest_of_folder(options.model)
+    elif options.is_trained:
         try:
             weights = cfg.MODEL.WEIGHTS
             model["weights"] = file_digest(PathManager.get_local_path(weights)) if weights else ""
@@ -61,10 +66,12 @@ def fingerprints(options: Options) -> Prints:
 
 
 def model_digest(options: Options, model: TrainedModel) -> str:
-    """Digest of a file of weights that was given, or of the tensors of a model that was trained.
+    """Digest of the files of a model that was given, or of the tensors of a model that was trained.
 
     A training that was ended and resumed gives the same tensors, and another file.
     """
+    if options.model is not None:
+        return _digest_of_folder(options.model)
     weights = load_config(model.config_file, list(model.opts)).MODEL.WEIGHTS
     if options.is_trained:
         return file_digest(PathManager.get_local_path(weights)) if weights else ""
@@ -73,6 +80,10 @@ def model_digest(options: Options, model: TrainedModel) -> str:
         digest.update(name.encode())
         digest.update(np.asarray(tensor).tobytes())
     return digest.hexdigest()
+
+
+def _digest_of_folder(model: PathLike) -> str:
+    return _digest([file_digest(path) for path in files_in(model)])
 
 
 def _digest(content: Any) -> str:

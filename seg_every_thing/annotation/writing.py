@@ -55,7 +55,7 @@ def write_output(
     about = {
         "version": _version(),
         "model": {
-            "config": options.config_file or DEFAULT_CONFIG,
+            "config": str(options.model or options.config_file or DEFAULT_CONFIG),
             "trained_on_these_data": not options.is_trained,
             "sha256": model_digest(options, model),
         },

@@ -58,6 +58,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         f"({DEFAULT_CONFIG} by default)",
     )
     add(
+        "--model",
+        type=Path,
+        metavar="DIR",
+        help="a model with its config: the OUTPUT_DIR of a training, or the folder of an export",
+    )
+    add(
         "--minutes",
         type=float,
         metavar="M",
@@ -156,6 +162,7 @@ def _annotate(args: argparse.Namespace, annotations: Path) -> Dict[str, Any]:
         output=args.output,
         config_file=args.config_file,
         opts=tuple(args.opts),
+        model=args.model,
         allow_partial=args.allow_partial_checkpoint,
         minutes=args.minutes,
         rounds=args.rounds,

@@ -19,11 +19,11 @@ __all__ = [
 ]
 
 
-def add_config_arguments(parser: argparse.ArgumentParser) -> None:
+def add_config_arguments(parser: argparse.ArgumentParser, required: bool = True) -> None:
     """Add ``--config-file`` and ``--opts``."""
     parser.add_argument(
         "--config-file",
-        required=True,
+        required=required,
         metavar="FILE",
         help="a YAML config: a path, or a name of the model zoo (coco/maskx_R_50_FPN_1x.yaml)",
     )

@@ -1,15 +1,17 @@
 """`seg-every-thing demo`: a model's predictions on images, folders of images, and videos."""
 
 import argparse
+import logging
 import os
 from pathlib import Path
-from typing import Sequence, Union
+from typing import Optional, Sequence, Tuple, Union
 
 from detectron2.config import CfgNode
 
 from ..config import load_config
 from ..engine.predictor import build_predictor
 from ..engine.semantic_trainer import SemanticTrainer, trainer_class
+from ..export.predictor import Predictor, config_in, is_export, load_predictor
 from ..files import check_targets
 from ..visualization.pictures import check_pictures, find_inputs
 from ..visualization.result_folder import ResultFolder
@@ -17,6 +19,8 @@ from .common import add_config_arguments, add_partial_checkpoint_argument
 from .demo_instances import InstanceDemo
 from .demo_run import FILES, draw_pictures
 from .demo_semantic import SemanticDemo
+
+logger = logging.getLogger(__name__)
 
 HELP = "Draw predictions on images, folders of images or videos; write results and a gallery."
 
@@ -81,8 +85,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="use each N-th frame of a video (default %(default)s)",
     )
+    parser.add_argument(
+        "--model",
+        type=Path,
+        metavar="DIR",
+        help="in the place of --config-file: a model with its config, the OUTPUT_DIR of a training "
+        "or the folder of an export",
+    )
     add_partial_checkpoint_argument(parser)
-    add_config_arguments(parser)
+    add_config_arguments(parser, required=False)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -102,7 +113,7 @@ def run(args: argparse.Namespace) -> int:
     if args.max_instances < 1:
         raise ValueError(f"--max-instances must be at least 1, not {args.max_instances}")
     files = find_inputs(args.input)
-    cfg = load_config(args.config_file, args.opts)
+    cfg, exported = _model(args)
     _check_output(args, cfg, files)
     folder = ResultFolder(args.output)
     folder.check(FILES)
@@ -112,12 +123,38 @@ def run(args: argparse.Namespace) -> int:
         files, total, failures = check_pictures(files, args.frame_step)
         predictor = build_predictor(cfg, args.allow_partial_checkpoint)
     else:
-        demo = InstanceDemo(args, cfg)
+        demo = InstanceDemo(args, cfg, None if exported is None else exported.vocabulary)
         files, total, failures = check_pictures(files, args.frame_step)
         demo.read_boxes(files)
-        predictor = build_predictor(cfg, args.allow_partial_checkpoint)
+        predictor = exported or build_predictor(cfg, args.allow_partial_checkpoint)
         demo.add_classes(predictor)
     return draw_pictures(demo, predictor, files, total, args.frame_step, folder, failures)
+
+
+def _model(args: argparse.Namespace) -> Tuple[CfgNode, Optional[Predictor]]:
+    """The config of the model, and its predictor where that is an export."""
+    if args.model is None and args.config_file is None:
+        raise ValueError("which model? Give --config-file FILE (with --opts), or --model DIR")
+    if args.model is None:
+        return load_config(args.config_file, args.opts), None
+    if args.config_file is not None or args.opts:
+        raise ValueError(
+            "--model is a folder with its own config: leave out --config-file and --opts"
+        )
+    args.config_file = str(args.model / "config.yaml")  # which the page names
+    cfg = config_in(args.model)
+    if not is_export(args.model):
+        return cfg, None
+    if args.add_class:
+        raise ValueError(
+            "--add-class needs a checkpoint: in an export T has been evaluated, and is gone"
+        )
+    if args.threshold < cfg.MODEL.ROI_HEADS.SCORE_THRESH_TEST:
+        logger.warning(
+            "The export finds no objects of a score below %g: MODEL.ROI_HEADS.SCORE_THRESH_TEST",
+            cfg.MODEL.ROI_HEADS.SCORE_THRESH_TEST,
+        )
+    return cfg, load_predictor(args.model)
 
 
 def _check_output(args: argparse.Namespace, cfg: CfgNode, files: Sequence[Path]) -> None:

@@ -4,7 +4,7 @@ import argparse
 import logging
 from collections import Counter
 from pathlib import Path
-from typing import Any, Dict, List, Mapping, Sequence, Tuple
+from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
 
 import numpy as np
 import torch
@@ -34,11 +34,14 @@ class InstanceDemo:
 
     endings: Sequence[str] = (".jpg",)
 
-    def __init__(self, args: argparse.Namespace, cfg: CfgNode) -> None:
+    def __init__(
+        self, args: argparse.Namespace, cfg: CfgNode, vocabulary: Optional[Vocabulary] = None
+    ) -> None:
         """
         Args:
             args: of the command.
             cfg: of the model; its threshold becomes that of the command.
+            vocabulary: of the model; None = that of the config's data set.
 
         Raises:
             ValueError: for classes that the data set does not have, or vectors that do not fit.
@@ -47,7 +50,9 @@ class InstanceDemo:
             head.SCORE_THRESH_TEST = args.threshold  # else the config's could be higher
         self._args = args
         self._cfg = cfg
-        self._vocabulary, self._vectors = _with_added_classes(vocabulary_of(cfg), args)
+        self._vocabulary, self._vectors = _with_added_classes(
+            vocabulary or vocabulary_of(cfg), args
+        )
         self._wanted = None
         if args.classes is not None:
             self._wanted = torch.tensor([*class_filter(args.classes, self._vocabulary)])

@@ -5,12 +5,19 @@ import logging
 
 from ..config import load_config
 from ..export.stock import export_stock
+from ..export.to_onnx import export_onnx
+from ..export.to_openvino import export_openvino
 from ..export.to_torchscript import export_torchscript
 from .common import add_config_arguments
 
 HELP = "write a trained model for programs that do not have this package"
 
-FORMATS = {"stock": export_stock, "torchscript": export_torchscript}
+FORMATS = {
+    "stock": export_stock,
+    "torchscript": export_torchscript,
+    "onnx": export_onnx,
+    "openvino": export_openvino,
+}
 
 logger = logging.getLogger(__name__)
 
@@ -23,7 +30,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         required=True,
         choices=sorted(FORMATS),
         help="stock: model.pth and config.yaml for detectron2, T folded into its mask predictor; "
-        "torchscript: for PyTorch and torchvision alone",
+        "torchscript: for PyTorch and torchvision alone; onnx: for ONNX Runtime; "
+        "openvino: fastest on a CPU, with this package",
     )
     add_config_arguments(parser)
 

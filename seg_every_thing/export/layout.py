@@ -5,11 +5,12 @@ import importlib
 import os
 import shutil
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, Sequence
+from typing import Any, Dict, Iterator, List, Optional, Sequence
 
 import torch
 import torchvision
 from detectron2.config import CfgNode, get_cfg
+from torch import nn
 
 from ..config import add_seg_every_thing_config
 from ..data.vocabulary import Vocabulary, vocabulary_of
@@ -42,13 +43,16 @@ def graph_names(cfg: CfgNode) -> List[str]:
     return list(GRAPHS) if finds_boxes(cfg) else ["prompted"]
 
 
-def manifest(cfg: CfgNode, format: str, packages: Sequence[str]) -> Dict[str, Any]:
+def manifest(
+    cfg: CfgNode, format: str, packages: Sequence[str], model: Optional[nn.Module]
+) -> Dict[str, Any]:
     """What ``model.json`` says.
 
     Args:
         cfg: of the model.
         format: "torchscript", "onnx" or "openvino".
         packages: whose versions made the files, beside torch and torchvision.
+        model: whose parts are joined by this package; None = the graphs are complete.
     """
     vocabulary = vocabulary_of(cfg)
     versions = {"torch": torch.__version__, "torchvision": torchvision.__version__}
@@ -76,8 +80,13 @@ def manifest(cfg: CfgNode, format: str, packages: Sequence[str]) -> Dict[str, An
         },
         "masks": {"scale": 1.0 if head.CLIP_TO_BOX else head.BOX_SCALE, "threshold": 0.5},
     }
-    if format != "openvino":  # whose files are parts that this package joins
-        content["graphs"] = graphs
+    if model is None:
+        return {**content, "graphs": graphs}
+    shapes = model.backbone.output_shape().items()
+    content["parts"] = {
+        "features": {name: {"channels": x.channels, "stride": x.stride} for name, x in shapes},
+        "size_divisibility": model.backbone.size_divisibility,
+    }
     return content
 
 
@@ -121,7 +130,11 @@ def portable_config(cfg: CfgNode) -> CfgNode:
 
 @contextlib.contextmanager
 def written_folder(
-    output: PathLike, cfg: CfgNode, format: str, packages: Sequence[str] = ()
+    output: PathLike,
+    cfg: CfgNode,
+    format: str,
+    packages: Sequence[str] = (),
+    model: Optional[nn.Module] = None,
 ) -> Iterator[Path]:
     """A folder to write graphs to; with the rest beside them it becomes ``output`` at the end.
 
@@ -136,14 +149,14 @@ def written_folder(
     check_targets([cfg.MODEL.WEIGHTS], [output / name for name in names])
     make_output_dir(output.parent)
     with temporary_folder(output) as made:
-        yield made
         (made / CONFIG).write_text(
             f"# For seg_every_thing; its weights are in the other files.\n"
             f"{portable_config(cfg).dump()}",
             encoding="utf-8",
         )
         shutil.copy(Path(__file__).with_name(HELPER), made / HELPER)
-        write_json(made / MANIFEST, manifest(cfg, format, packages))
+        write_json(made / MANIFEST, manifest(cfg, format, packages, model))
+        yield made
         try:
             made.rename(output)  # which an empty folder does not prevent
         except OSError:

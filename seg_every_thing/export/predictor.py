@@ -2,7 +2,7 @@
 
 import functools
 from pathlib import Path
-from typing import Any, Dict, Optional, Sequence
+from typing import Any, Dict, List, Optional, Sequence
 
 import detectron2.data.transforms as T
 import numpy as np
@@ -19,9 +19,16 @@ from ..engine.box_prompts import predict_masks
 from ..engine.predictor import build_predictor
 from ..files import PathLike, printable
 from .checks import finds_boxes
-from .layout import CONFIG, MANIFEST, read_manifest, vocabulary_in
+from .layout import CONFIG, ENDINGS, MANIFEST, read_manifest, vocabulary_in
+from .onnx_model import OnnxModel
+from .openvino_model import OpenVinoModel
 from .torchscript_model import TorchScriptModel
 
+_MODELS: Dict[str, Any] = {
+    "torchscript": TorchScriptModel,
+    "onnx": OnnxModel,
+    "openvino": OpenVinoModel,
+}
 _CHECKPOINTS = ("model_final.pth", "model.pth")
 
 
@@ -127,21 +134,57 @@ def load_predictor(path: PathLike, device: Optional[str] = None) -> Predictor:
         ValueError: for another path, a broken model, or when a package is missing that it needs.
     """
     folder = Path(path)
-    if not folder.is_dir():
-        raise ValueError(
-            f"'{printable(path)}' is no folder of a model: it does not exist, or is a file"
-        )
-    if (folder / MANIFEST).is_file():
-        return _exported(folder, device)
-    if (folder / CONFIG).is_file():
-        weights = _weights_in(folder)
-        overrides = ["MODEL.DEVICE", device] if device else []
-        cfg = load_config(str(folder / CONFIG), ["MODEL.WEIGHTS", weights, *overrides])
+    overrides = ["MODEL.DEVICE", device] if device else []
+    cfg = config_in(folder, overrides)
+    if not is_export(folder):
         return Predictor(cfg, build_predictor(cfg).model)
-    raise ValueError(
-        f"'{printable(path)}' holds no model: neither the {MANIFEST} of an export nor a {CONFIG} "
-        f"with a checkpoint beside it"
-    )
+    content = read_manifest(folder)
+    return Predictor(cfg, _MODELS[content["format"]](folder, cfg, device), vocabulary_in(content))
+
+
+def is_export(folder: PathLike) -> bool:
+    """Whether a folder is one that ``seg-every-thing export`` wrote, but of stock detectron2."""
+    return Path(folder, MANIFEST).is_file()
+
+
+def config_in(folder: PathLike, overrides: Sequence[Any] = ()) -> CfgNode:
+    """The config of the model in a folder, with the checkpoint that is there, if any.
+
+    Args:
+        folder: as for :func:`load_predictor`.
+        overrides: KEY, VALUE, ... on top.
+
+    Raises:
+        ValueError: when the folder holds no model.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise ValueError(f"'{printable(folder)}' is no folder of a model: it must be a folder")
+    if not (folder / CONFIG).is_file():
+        raise ValueError(
+            f"'{printable(folder)}' holds no model: neither that of an export nor a {CONFIG} with "
+            f"a checkpoint beside it"
+        )
+    weights = [] if is_export(folder) else ["MODEL.WEIGHTS", _weights_in(folder)]
+    return load_config(str(folder / CONFIG), [*weights, *overrides])
+
+
+def files_in(folder: Optional[PathLike]) -> List[Path]:
+    """The files that decide what the model in a folder finds, in a fixed order.
+
+    Args:
+        folder: as for :func:`load_predictor`; None = there are no files.
+
+    Raises:
+        ValueError: when the folder holds no model.
+    """
+    if folder is None:
+        return []
+    cfg = config_in(folder)
+    if not is_export(folder):
+        return [Path(folder, CONFIG), Path(cfg.MODEL.WEIGHTS)]
+    endings = (*ENDINGS.values(), ".bin", ".yaml", ".json")
+    return sorted(path for path in Path(folder).iterdir() if path.suffix in endings)
 
 
 def _weights_in(folder: Path) -> str:
@@ -153,10 +196,3 @@ def _weights_in(folder: Path) -> str:
             f"{', '.join(_CHECKPOINTS)} nor one of a training that was ended"
         )
     return weights
-
-
-def _exported(folder: Path, device: Optional[str]) -> Predictor:
-    content = read_manifest(folder)
-    cfg = load_config(str(folder / CONFIG))
-    model = TorchScriptModel(folder, cfg, device)
-    return Predictor(cfg, model, vocabulary_in(content))

@@ -14,7 +14,11 @@ from seg_every_thing.cli.export import FORMATS
 from seg_every_thing.engine.predictor import build_predictor
 from seg_every_thing.export.predictor import Predictor, load_predictor
 
-PACKAGES = {"torchscript": ()}
+PACKAGES = {
+    "torchscript": (),
+    "onnx": ("onnx", "onnxruntime"),
+    "openvino": ("openvino",),
+}
 SIZES = ((90, 130), (128, 101))
 Made = Tuple[CfgNode, nn.Module, Path]
 
@@ -102,10 +106,12 @@ def test_no_detection_and_few(format: str, tmp_path: Path) -> None:
 
 TORCHSCRIPT = """
 import json, sys
+import numpy as np
 import torch, torchvision
 folder, data = sys.argv[1:]
 content = json.load(open(folder + "/model.json"))
-image, boxes, classes = torch.load(data, weights_only=True)
+given = {k: torch.from_numpy(v) for k, v in np.load(data).items()}
+image, boxes, classes = given["image"], given["boxes"], given["classes"]
 load = lambda name: torch.jit.load(folder + "/" + content["graphs"][name]["file"])
 found = load("detector")(image)
 (masks,) = load("prompted")(image, boxes, classes)
@@ -114,10 +120,33 @@ sys.path.insert(0, folder)
 from paste_masks import paste_masks
 scale = content["masks"]["scale"]
 pasted = paste_masks(masks.numpy(), boxes.numpy(), *image.shape[1:], scale)
-torch.save((found, masks, torch.from_numpy(pasted)), data)
+found = {"found_" + k: v.numpy() for k, v in found.items()}
+np.savez(data, **found, masks=masks.numpy(), pasted=pasted)
 print([name for name in sys.modules if name.startswith(("detectron2", "seg_every"))])
 """
-FOREIGN = {"torchscript": TORCHSCRIPT}
+ONNX = """
+import json, sys
+import numpy as np
+import onnxruntime
+folder, data = sys.argv[1:]
+content = json.load(open(folder + "/model.json"))
+given = np.load(data)
+
+def run(name):
+    session = onnxruntime.InferenceSession(folder + "/" + content["graphs"][name]["file"])
+    return session.run(None, {x.name: given[x.name] for x in session.get_inputs()})
+
+found = dict(zip(content["graphs"]["detector"]["outputs"], run("detector")))
+(masks,) = run("prompted")
+assert "torch" not in sys.modules
+sys.path.insert(0, folder)
+from paste_masks import paste_masks
+boxes, size = given["boxes"], given["image"].shape[1:]
+pasted = paste_masks(masks, boxes, *size, content["masks"]["scale"])
+np.savez(data, **{"found_" + k: v for k, v in found.items()}, masks=masks, pasted=pasted)
+print([name for name in sys.modules if name.startswith(("detectron2", "seg_every"))])
+"""
+FOREIGN = {"torchscript": TORCHSCRIPT, "onnx": ONNX}
 
 
 @pytest.mark.parametrize("format", FOREIGN)
@@ -128,17 +157,20 @@ def test_programs_with_neither_package(
     cfg, model, folder = made(name, format)
     pixels = picture(96, 128)  # which is the size that the model would resize it to
     boxes, classes = given_boxes(4, 96, 128)
-    image = torch.from_numpy(pixels.transpose(2, 0, 1)).float()
-    data = tmp_path / "data.pth"
-    torch.save((image, torch.from_numpy(boxes).float(), torch.tensor(classes)), data)
+    data = tmp_path / "data.npz"
+    image = np.ascontiguousarray(pixels.transpose(2, 0, 1), np.float32)
+    np.savez(data, image=image, boxes=boxes.astype(np.float32), classes=np.array(classes))
     assert run_without_packages(FOREIGN[format], folder, data).strip() == "[]"
-    found, masks, pasted = torch.load(data, weights_only=True)
+    found = {k: torch.from_numpy(v) for k, v in np.load(data).items()}
+    masks, pasted = found["masks"], found["pasted"]
     ours = Predictor(cfg, model)
     expected = ours(pixels)["instances"]
-    assert len(found["scores"]) == 100 and torch.equal(found["classes"], expected.pred_classes)
-    torch.testing.assert_close(found["scores"], expected.scores, rtol=0, atol=1e-4)
-    torch.testing.assert_close(found["boxes"], expected.pred_boxes.tensor, rtol=0, atol=0.05)
-    assert found["masks"].shape == (100, 28, 28)
+    assert len(found["found_scores"]) == 100 and torch.equal(
+        found["found_classes"], expected.pred_classes
+    )
+    torch.testing.assert_close(found["found_scores"], expected.scores, rtol=0, atol=1e-4)
+    torch.testing.assert_close(found["found_boxes"], expected.pred_boxes.tensor, rtol=0, atol=0.05)
+    assert found["found_masks"].shape == (100, 28, 28)
     assert masks.shape == (4, 28, 28) and masks.std() > 0.05
     expected = ours.masks_of(pixels, boxes, classes).pred_masks
     assert (pasted != expected).float().mean() < 1e-3 and np.prod(

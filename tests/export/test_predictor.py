@@ -81,6 +81,7 @@ def test_what_is_no_model(folder: Path, tmp_path: Path) -> None:
         load_predictor(tmp_path)
     with pytest.raises(ValueError, match="is no folder of a model"):
         load_predictor(folder / "config.yaml")
+    shutil.copy(folder / "config.yaml", tmp_path)
     (tmp_path / "model.json").write_text('{"format": "jpeg"}')
     with pytest.raises(
         ValueError, match=r"model.json' is none that `seg-every-thing export` wrote"
