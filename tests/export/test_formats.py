@@ -20,6 +20,12 @@ PACKAGES = {
     "openvino": ("openvino",),
 }
 SIZES = ((90, 130), (128, 101))
+CASES = [
+    *(("torchscript", name) for name in MODELS),
+    # PyTorch takes a quarter of a minute to write the ONNX of a detector.
+    *(("onnx", name) for name in ("transfer_mlp", "box_to_mask", "mlp_alone")),
+    *(("openvino", name) for name in MODELS),
+]
 Made = Tuple[CfgNode, nn.Module, Path]
 
 
@@ -58,8 +64,7 @@ def same(found: Any, expected: Any, share: float = 0.002) -> None:
         assert differ <= share and 0.001 < expected.pred_masks.float().mean() < 0.9
 
 
-@pytest.mark.parametrize("format", PACKAGES)
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("format, name", CASES)
 def test_exports_find_what_the_model_finds(
     name: str, format: str, made: Callable[[str, str], Made]
 ) -> None:
@@ -150,7 +155,7 @@ FOREIGN = {"torchscript": TORCHSCRIPT, "onnx": ONNX}
 
 
 @pytest.mark.parametrize("format", FOREIGN)
-@pytest.mark.parametrize("name", ["transfer", "class_agnostic"])
+@pytest.mark.parametrize("name", ["transfer_mlp"])
 def test_programs_with_neither_package(
     name: str, format: str, made: Callable[[str, str], Made], tmp_path: Path
 ) -> None:
@@ -170,8 +175,8 @@ def test_programs_with_neither_package(
     )
     torch.testing.assert_close(found["found_scores"], expected.scores, rtol=0, atol=1e-4)
     torch.testing.assert_close(found["found_boxes"], expected.pred_boxes.tensor, rtol=0, atol=0.05)
-    assert found["found_masks"].shape == (100, 28, 28)
-    assert masks.shape == (4, 28, 28) and masks.std() > 0.05
+    assert found["found_masks"].shape == (100, 56, 56)  # twice as fine, as they are cropped
+    assert masks.shape == (4, 56, 56) and masks.std() > 0.05
     expected = ours.masks_of(pixels, boxes, classes).pred_masks
     assert (pasted != expected).float().mean() < 1e-3 and np.prod(
         expected.shape
