@@ -25,6 +25,7 @@ def model_to_export(cfg: CfgNode) -> nn.Module:
     """
     cfg = cfg.clone()
     cfg.MODEL.DEVICE = "cpu"  # what a graph is traced on is in it for ever
+    cfg.TEST.FAST = False  # operators of PyTorch on a CPU; other programs have their own
     model = build_predictor(cfg).model
     for parameter in model.parameters():
         parameter.requires_grad_(False)

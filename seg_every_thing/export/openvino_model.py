@@ -10,10 +10,13 @@ from detectron2.modeling.poolers import ROIPooler
 from detectron2.modeling.proposal_generator import build_proposal_generator
 from detectron2.modeling.roi_heads import FastRCNNOutputLayers
 from detectron2.structures import Boxes, Instances
+from torch import nn
 
 from ..files import printable
+from ..modeling.fast.roi_align import FastROIAlign
 from ..modeling.mask_geometry import EnlargedROIMasks, box_coordinates
 from ..modeling.mask_rois import MaskRoIs
+from ..processes import keep_freed_memory
 from .bodies import by_class
 from .graph_model import ExportedModel
 from .layout import ENDINGS, read_manifest
@@ -39,6 +42,7 @@ class OpenVinoModel(ExportedModel):
         super().__init__(cfg)
         if device not in (None, "cpu"):
             raise ValueError(f"exports with --format openvino run on the CPU, not on '{device}'")
+        keep_freed_memory()
         self._core = optional("openvino", "openvino").Core()
         self._folder = folder
         self._requests: Dict[str, Any] = {}
@@ -138,10 +142,12 @@ class OpenVinoModel(ExportedModel):
 
 
 def _pooler(head: CfgNode, strides: List[int]) -> ROIPooler:
-    """As detectron2's RoI heads have it."""
-    return ROIPooler(
+    """As detectron2's RoI heads have it, on all threads."""
+    pooler = ROIPooler(
         output_size=head.POOLER_RESOLUTION,
         scales=tuple(1.0 / stride for stride in strides),
         sampling_ratio=head.POOLER_SAMPLING_RATIO,
         pooler_type=head.POOLER_TYPE,
     )
+    pooler.level_poolers = nn.ModuleList(FastROIAlign(x) for x in pooler.level_poolers)
+    return pooler
