@@ -71,7 +71,7 @@ def _check_detections(
         _check_near("scores", [scores[found], theirs[1][partner]], tolerance, largest)
         # Of boxes that differ in their last digits, at a level of features that may be another.
         pair = [masks[found], theirs[3][partner]]
-        _check_near("masks of detections", pair, 100 * tolerance, largest)
+        _check_near("masks of detections", pair, 10 * tolerance, largest)
 
 
 def _detected(model: nn.Module, image: torch.Tensor) -> Tuple[torch.Tensor, ...]:

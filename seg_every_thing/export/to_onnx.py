@@ -19,8 +19,8 @@ from .parity import check_parity
 
 OPSET = 16
 """RoIAlign of lower ones has no `aligned`: features would shift by half a pixel, silently."""
-TOLERANCE = 1e-3
-"""Of scores and probabilities: convolutions of another library."""
+TOLERANCE = 1e-2
+"""Of scores and probabilities: convolutions of another library.  Wrong ones differ by far more."""
 
 _DYNAMIC = {
     "image": {1: "height", 2: "width"},

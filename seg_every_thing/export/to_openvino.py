@@ -16,8 +16,8 @@ from .openvino_model import OpenVinoModel
 from .optional import optional
 from .parity import check_parity
 
-TOLERANCE = 1e-3
-"""Of scores and probabilities: convolutions of another library."""
+TOLERANCE = 1e-2
+"""Of scores and probabilities: convolutions of another library.  Wrong ones differ by far more."""
 
 
 def export_openvino(cfg: CfgNode, output: PathLike) -> Path:
