@@ -7,11 +7,13 @@ import logging
 import torch
 from detectron2.config import CfgNode
 from detectron2.layers import ROIAlign
+from detectron2.modeling import GeneralizedRCNN
 from torch import nn
 
 from ...processes import keep_freed_memory
 from ..timm_backbone import TimmBackbone
 from .convolution import fold_neighbours, speed_up_convolution, speed_up_deconvolution
+from .pasting import inference_with_fast_pasting
 from .roi_align import FastROIAlign
 
 logger = logging.getLogger(__name__)
@@ -23,9 +25,9 @@ def accelerate(model: nn.Module) -> nn.Module:
     """A copy of a trained model for inference alone, which finds the same faster.
 
     Batch normalisation is folded into convolutions, 3x3 convolutions take Winograd's algorithm,
-    RoIAlign takes all threads, and the process keeps the memory that it frees.  Probabilities and
-    scores stay equal to about 1e-4.  Later changes to the model do not reach the copy, and it
-    refuses to train.
+    RoIAlign takes all threads, masks are pasted inside their boxes alone, and the process keeps the
+    memory that it frees.  Probabilities and scores stay equal within 1e-3.  Later changes to the
+    model do not reach the copy, and it refuses to train.
 
     Args:
         model: any of this project's or detectron2's; it stays as it is.
@@ -49,6 +51,8 @@ def accelerate(model: nn.Module) -> nn.Module:
     if any(p.device.type == "cpu" for p in fast.parameters()):
         keep_freed_memory()
         torch.set_num_threads(torch.get_num_threads())  # NNPACK's threads, too
+    if isinstance(fast, GeneralizedRCNN):
+        fast.inference = functools.partial(inference_with_fast_pasting, fast.inference)
     fast.train = functools.partial(_only_evaluate, fast)
     return fast
 

@@ -50,6 +50,8 @@ def test_same_masks_and_detections() -> None:
     want, got = (m.inference(make_batch()[:1])[0]["instances"] for m in (model, fast))
     assert len(want) == len(got) > 0
     torch.testing.assert_close(got.scores, want.scores, rtol=0, atol=1e-3)
+    assert got.pred_masks.shape == want.pred_masks.shape and want.pred_masks.any()
+    assert (got.pred_masks != want.pred_masks).float().mean() < 1e-3
     assert not changed(before, model)
     assert not any(isinstance(m, (FastConv2d, FastROIAlign)) for m in model.modules())
 
