@@ -20,7 +20,7 @@ def test_equals_detectron2() -> None:
     got = paste_masks(masks, _boxes(), 40, 50)
     assert got.shape == (6, 40, 50) and got.dtype == want.dtype
     assert int((got[:5] != want).sum()) <= 2  # probabilities that are 0.5 up to rounding
-    assert got[:5].flatten(1).any(1).all()
+    assert got[:3].flatten(1).any(1).all() and got[4].any()  # the other is thinner than a pixel
     assert not got[5].any()  # outside of the image, of which detectron2 cannot paste a mask
 
 
