@@ -178,7 +178,9 @@ class _Loading:
 
     def __init__(self, name: str, use: Use) -> None:
         self.name = name
-        self.report = _report_of_file(name, use) if is_coco_file(name) else None
+        # detectron2's evaluator names the file that it makes of other data sets before it is there.
+        there = is_coco_file(name) and PathManager.isfile(MetadataCatalog.get(name).json_file)
+        self.report = _report_of_file(name, use) if there else None
         self.was_read = False  # its file, by pycocotools
 
 

@@ -38,7 +38,9 @@ def register_choice_sets() -> None:
             load = functools.partial(load_choice_set, parent, split, part == "val")
             DatasetCatalog.register(full, load)
             MetadataCatalog.get(full).set(
-                evaluator_type="coco", thing_classes=list(MetadataCatalog.get(parent).thing_classes)
+                evaluator_type="coco",
+                thing_classes=list(MetadataCatalog.get(parent).thing_classes),
+                data_version=f"{parent} {split} 1 of {HELD_OUT}",
             )
 
 

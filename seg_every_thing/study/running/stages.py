@@ -58,6 +58,8 @@ def fingerprint(cfg: CfgNode, *parents: Optional[str]) -> str:
 def _data_version(name: str) -> str:
     """Changes with a data set's parameters, for those that are drawn, or with its list of files."""
     metadata = MetadataCatalog.get(name)
+    if metadata.get("data_version"):  # evaluation gives such data sets a file, in some folder
+        return str(metadata.data_version)
     if metadata.get("evaluator_type") != "sem_seg":
         # Shapes writes its parameters into the name of this folder.
         return Path(metadata.get("json_file", "")).parent.name

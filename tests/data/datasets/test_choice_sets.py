@@ -1,5 +1,7 @@
 """What recipes are chosen on: no mask of set B, and no image twice."""
 
+import functools
+from pathlib import Path
 from typing import Any, Dict, Iterator, List
 
 import pytest
@@ -16,6 +18,7 @@ from seg_every_thing.data.splits import (
     named_splits,
     resolve_class_split,
 )
+from seg_every_thing.evaluation.given_boxes import GivenBoxEvaluator
 from seg_every_thing.model_zoo import get_config
 
 AEROPLANE, BICYCLE = 0, 1  # set A and set B of voc_even
@@ -51,6 +54,20 @@ def test_every_fourth_image_is_held_out_and_set_b_has_boxes_alone(parent: str) -
         assert of_a["category_id"] == AEROPLANE and of_a["segmentation"]
         assert of_b["category_id"] == BICYCLE and "segmentation" not in of_b
         assert of_b["bbox"] == [1, 1, 4, 4]
+
+
+def test_masks_are_compared_without_an_annotation_file(parent: str, tmp_path: Path) -> None:
+    load = functools.partial(load_choice_set, parent, "voc_even", True)
+    DatasetCatalog.register("some_val", load)
+    MetadataCatalog.get("some_val").set(
+        evaluator_type="coco", thing_classes=list(VOC_INSTANCE_CLASSES)
+    )
+    try:
+        for name in ("given", "given_fit"):  # the second one finds the file that the first has made
+            evaluator = GivenBoxEvaluator("some_val", output_dir=str(tmp_path / name), name=name)
+            assert [len(x.classes) for x in evaluator.objects.values()] == [1, 1, 1]
+    finally:
+        unregister("some_val")
 
 
 def test_halves_lie_in_set_a() -> None:
