@@ -120,6 +120,8 @@ def _prepare(
     cfg.MODEL.TIMM.WEIGHTS, cfg.MODEL.WEIGHTS = "", str(weights)
     (folder / "config.yaml").write_text(cfg.dump())
     skipped = {}
+    if cfg.MODEL.RPN.POST_NMS_TOPK_TEST <= FEWER:
+        skipped[_FEWER] = f"has {cfg.MODEL.RPN.POST_NMS_TOPK_TEST} proposals as it is"
     try:
         export_stock(cfg, folder / "stock")
     except ValueError as e:

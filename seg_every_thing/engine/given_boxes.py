@@ -35,6 +35,8 @@ class GivenBoxModel(nn.Module):
         self.model = getattr(model, "module", model)
         self.objects = objects
         self.fit = fit
+        # What an evaluation brings it back to; an accelerated model refuses to train.
+        self.training = self.model.training
 
     def forward(self, inputs: List[Dict[str, Any]]) -> List[Dict[str, Instances]]:
         """

@@ -174,3 +174,15 @@ def test_a_model_without_a_detector(tiny_shapes: Path, tmp_path: Path) -> None:
     results = Trainer.test(cfg, alone)
     assert results.keys() == {"given", "given_fit"}
     assert results == {key: expected[key] for key in results}
+
+
+@pytest.mark.parametrize("fast", (False, True))
+def test_an_evaluation_leaves_the_mode_of_the_model(
+    tiny_shapes: Path, tmp_path: Path, fast: bool
+) -> None:
+    """An accelerated model could not even be brought back to training."""
+    cfg = config(tmp_path, "TEST.GIVEN_BOXES", True, "TEST.FAST", fast)
+    model = model_of(cfg)
+    results = Trainer.test(cfg, model)
+    assert results["given"]["mIoU"] >= 0
+    assert not model.training
