@@ -257,29 +257,28 @@ def test_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_defaults_are_those_of_the_paper(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
-    suites = ("mask_branch", "vocabulary", "training", "evaluation")
-    for name in [f"benchmark_{suite}" for suite in suites]:
+    names = {f"benchmark_{suite}" for suite in command.SUITES} & set(vars(command))
+    for name in [*sorted(names), "run_prepare_vg_benchmark"]:
         monkeypatch.setattr(
             command,
             name,
-            lambda classes, **kwargs: (
-                asked.append((classes, kwargs)) or {"rows": [], "processor": "none", "threads": 1}
+            lambda *size, **kwargs: (
+                asked.append((*size, kwargs)) or {"rows": [], "processor": "none", "threads": 1}
             ),
         )
-    monkeypatch.setattr(
-        command,
-        "run_prepare_vg_benchmark",
-        lambda images, **kwargs: asked.append((images, kwargs)) or {"rows": [], "processor": "x"},
-    )
+    assert len(names) + 1 == len(command.SUITES)  # or one of them would measure for minutes here
     for suite in command.SUITES:
         command.run(parse("--suite", suite, "--output", f"{tmp_path}/x.json", "--device", "cpu"))
         assert f"--suite {suite}" in json.loads((tmp_path / "x.json").read_text())["command"]
-    branch, vocabulary, prepare_vg, training, evaluation = asked
-    assert branch == ([80, 1203, 3001, 20000], {"rois": 128, "repeats": 5, "device": "cpu"})
-    assert vocabulary == ([80, 3001], {})
-    assert prepare_vg == (108077, {"repeats": 5})
-    assert training == ((800, 1216), {"rois": 128, "repeats": 5, "device": "cpu"})
-    assert evaluation == (5000, {"results": 100, "repeats": 5})
+    by_suite = dict(zip(command.SUITES, asked))
+    assert by_suite == {
+        "mask_branch": ([80, 1203, 3001, 20000], {"rois": 128, "repeats": 5, "device": "cpu"}),
+        "vocabulary": ([80, 3001], {}),
+        "prepare_vg": (108077, {"repeats": 5}),
+        "training": ((800, 1216), {"rois": 128, "repeats": 5, "device": "cpu"}),
+        "evaluation": (5000, {"results": 100, "repeats": 5}),
+        "inference": ({"repeats": 5, "device": "cpu", "model_folders": []},),
+    }
 
 
 @pytest.mark.parametrize(
