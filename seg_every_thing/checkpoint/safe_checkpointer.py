@@ -135,7 +135,7 @@ class SafeCheckpointer(DetectionCheckpointer):
     def _torch_load(self, filename: str) -> Any:
         content = load_tensors(filename)
         if not isinstance(content, dict):
-            raise ValueError(f"'{filename}' holds no weights by name")
+            raise UnfitCheckpointError(f"'{filename}' holds no weights by name")
         return content
 
 

@@ -167,7 +167,8 @@ def test_result(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "needs about 0.2 GiB of memory, 0.1 GiB are free" in skipped["skipped"]
     for row in rows:
         assert set(row) == {
-            "name", "num_classes", "seconds", "seconds_min", "seconds_max", "cpu_seconds",
+            "name", "num_classes", "seconds", "seconds_min", "seconds_max",
+            "seconds_p95", "cpu_seconds",
             "repeats", "peak_bytes", "resident_bytes", "parameters", "detector_bytes", "rois",
             "distinct_classes",
         }  # fmt: skip
