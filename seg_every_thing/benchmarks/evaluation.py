@@ -3,7 +3,6 @@
 import contextlib
 import io
 import logging
-import platform
 import tempfile
 import time
 from functools import partial
@@ -11,18 +10,16 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Dict, Tuple
 
-import detectron2
 import numpy as np
 import torch
 from detectron2.data import DatasetCatalog
 from detectron2.data.datasets import register_coco_instances
 from detectron2.evaluation import COCOEvaluator
 
-from .. import __version__
 from ..evaluation.coco import PartialCOCOEvaluator
 from ..leftovers import temporary_folder
 from .made_up_results import made_up_predictions, write_ground_truth
-from .measuring import peak_resident, processor_name
+from .measuring import peak_resident, processor_name, versions
 from .turns import Row, measure_in_turns
 
 logger = logging.getLogger(__name__)
@@ -109,13 +106,7 @@ def benchmark_evaluation(
             row["largest_difference"] = _largest_difference(metrics, stock)
     return {
         "rows": rows,
-        "versions": {
-            "torch": torch.__version__,
-            "detectron2": detectron2.__version__,
-            "pycocotools": version("pycocotools"),
-            "python": platform.python_version(),
-            "seg_every_thing": __version__,
-        },
+        "versions": {**versions(), "pycocotools": version("pycocotools")},
         "processor": processor_name("cpu"),
         "threads": torch.get_num_threads(),
     }

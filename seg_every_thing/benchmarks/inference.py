@@ -2,20 +2,17 @@
 
 import importlib
 import logging
-import platform
 import tempfile
 import time
 from functools import partial
 from pathlib import Path
 from typing import Any, Dict, List, Optional, Sequence, Tuple
 
-import detectron2
 import numpy as np
 import torch
 from detectron2.config import CfgNode, get_cfg
 from detectron2.engine import DefaultPredictor
 
-from .. import __version__
 from ..config import load_config
 from ..engine.box_prompts import model_inputs, predict_masks
 from ..engine.predictor import build_predictor
@@ -24,7 +21,7 @@ from ..export.stock import export_stock
 from ..leftovers import temporary_folder
 from ..processes import keep_freed_memory
 from .agreement import ap_against
-from .measuring import largest_size, processor_name
+from .measuring import largest_size, processor_name, versions
 from .turns import Row, measure_in_turns
 from .untrained import (
     found_by,
@@ -193,12 +190,7 @@ def benchmark_inference(
             rows += _measure(name, places, skipped, size, repeats)
     return {
         "rows": rows,
-        "versions": {
-            "torch": torch.__version__,
-            "detectron2": detectron2.__version__,
-            "python": platform.python_version(),
-            "seg_every_thing": __version__,
-        },
+        "versions": versions(),
         "device": device,
         "processor": processor,
         "threads": torch.get_num_threads(),

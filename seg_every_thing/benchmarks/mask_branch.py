@@ -1,16 +1,13 @@
 """Time and memory of the mask branch against the number of classes, beside detectron2's."""
 
 import logging
-import platform
 from functools import partial
 from typing import Any, Dict, List, Optional, Sequence
 
-import detectron2
 import torch
 
-from .. import __version__
 from .mask_branch_step import MaskBranch, MaskBranchStep
-from .measuring import available_bytes, processor_name
+from .measuring import available_bytes, processor_name, versions
 from .turns import Row, measure_in_turns
 
 logger = logging.getLogger(__name__)
@@ -72,12 +69,7 @@ def benchmark_mask_branch(
     branches = [MaskBranch(*kind, rois, channels, side, box_features) for kind in kinds]
     return {
         "rows": _measure(branches, repeats, device),
-        "versions": {
-            "torch": torch.__version__,
-            "detectron2": detectron2.__version__,
-            "python": platform.python_version(),
-            "seg_every_thing": __version__,
-        },
+        "versions": versions(),
         "device": device,
         "processor": processor,
         "threads": torch.get_num_threads(),

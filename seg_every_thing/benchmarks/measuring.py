@@ -10,10 +10,13 @@ from contextlib import suppress
 from itertools import accumulate
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any, Callable, Optional
+from typing import Any, Callable, Dict, Optional
 
+import detectron2
 import torch
 from torch.profiler import ProfilerActivity, profile
+
+from .. import __version__
 
 
 class OutOfMemoryError(Exception):
@@ -177,3 +180,13 @@ def _proc_line(path: str, key: str) -> str:
 
 def _proc_bytes(path: str, key: str) -> int:
     return 1024 * int(_proc_line(path, key).split()[0])  # "VmRSS:   123 kB"
+
+
+def versions() -> Dict[str, str]:
+    """Of what the numbers of a benchmark depend on."""
+    return {
+        "torch": torch.__version__,
+        "detectron2": detectron2.__version__,
+        "python": platform.python_version(),
+        "seg_every_thing": __version__,
+    }

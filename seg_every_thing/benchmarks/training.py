@@ -1,18 +1,15 @@
 """A training iteration of Mask^X R-CNN beside stock Mask R-CNN's, and loading beside stock's."""
 
-import platform
 import tempfile
 from functools import partial
 from pathlib import Path
 from typing import Any, Dict, List, Sequence, Tuple
 
-import detectron2
 import torch
 
-from .. import __version__
 from ..leftovers import temporary_folder
 from .loading import FORMATS, Loading, write_images
-from .measuring import processor_name
+from .measuring import processor_name, versions
 from .training_step import IMAGES, KINDS, TrainingIteration
 from .turns import Row, measure_in_turns
 
@@ -67,12 +64,7 @@ def benchmark_training(
     measure_in_turns(models, [partial(build, kind) for kind in KINDS], repeats, [0, 0, 1])
     return {
         "rows": models + _loading_rows(num_images, repeats),
-        "versions": {
-            "torch": torch.__version__,
-            "detectron2": detectron2.__version__,
-            "python": platform.python_version(),
-            "seg_every_thing": __version__,
-        },
+        "versions": versions(),
         "size": list(size),
         "device": device,
         "processor": processor,

@@ -17,6 +17,7 @@ from torch import nn
 from ..engine.predictor import build_predictor
 from ..files import PathLike, check_targets, make_output_dir, written_atomically
 from ..modeling.mask_threshold import checked_threshold
+from .checks import check_weights, value_of
 
 TOLERANCE = 1e-5
 """Of probabilities: both models add the same products, in another order."""
@@ -47,7 +48,7 @@ def check_stock(cfg: CfgNode) -> None:
         ValueError: for what it does not have; the message names the config key and the mend.
     """
     for key, allowed in _NEEDED.items():
-        value = _value(cfg, key)
+        value = value_of(cfg, key)
         if value not in allowed:
             raise ValueError(
                 f"{key} {value} is nothing that stock detectron2 can run: train a model with "
@@ -66,8 +67,7 @@ def check_stock(cfg: CfgNode) -> None:
         )
     if cfg.TEST.CRF:
         raise ValueError("TEST.CRF True: stock detectron2 has none; add TEST.CRF False to --opts")
-    if not cfg.MODEL.WEIGHTS:
-        raise ValueError("there is nothing to export: add MODEL.WEIGHTS, a checkpoint, to --opts")
+    check_weights(cfg)
 
 
 def stock_config(cfg: CfgNode) -> CfgNode:
@@ -139,12 +139,6 @@ def export_stock(cfg: CfgNode, output: PathLike) -> Path:
         for file in files:  # or a full disk would show when one of them is in place
             file.flush()
     return config
-
-
-def _value(cfg: CfgNode, key: str) -> Any:
-    for part in key.split("."):
-        cfg = cfg[part]
-    return cfg
 
 
 def _is_ours(component: Any) -> bool:
