@@ -12,6 +12,7 @@ from ..export.predictor import files_in
 from ..files import check_targets, make_output_dir, printable
 from ..leftovers import temporary_folder
 from ..locks import folder_in_use
+from .budget import Budget
 from .finished import finished_report
 from .index import Index
 from .index_building import build_index
@@ -21,7 +22,7 @@ from .output import category_warnings
 from .provenance import Prints, fingerprints, model_config
 from .results import Results, result_files
 from .review import check_review_folder
-from .training import Budget, TrainedModel, train_model
+from .training import TrainedModel, train_model
 from .writing import write_output
 
 logger = logging.getLogger(__name__)

@@ -2,7 +2,6 @@
 
 import json
 import logging
-import time
 from pathlib import Path
 from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Set, Tuple
 
@@ -15,6 +14,8 @@ from ..data.json_stream import MemberWriter, encode
 from ..engine.launch import own_data_options
 from ..engine.self_training import self_train, train_or_reuse
 from ..files import check_targets, make_output_dir, read_json, write_json, written_atomically
+from ..modeling.box_to_mask import BODY_TIME
+from .budget import Budget, Pace
 from .formats import coco
 from .index import Index
 from .options import DEFAULT_CONFIG, Options
@@ -26,8 +27,6 @@ MOST_IMAGES = 5000
 """That a model trains on: more would not fit into minutes, nor into memory."""
 _TRIAL = 15  # iterations whose time is measured
 _TRIAL_SHARE = 0.1  # of --minutes, after which the trial ends, too
-_FEWEST_ITERATIONS, _MOST_TIMES = 50, 10  # for --minutes; as often as the config's MAX_ITER
-_PLANNED = 0.9  # share of the time that is planned: the rest is for what else there is to do
 _OBJECTS_A_BATCH = 20
 
 
@@ -36,50 +35,6 @@ class TrainedModel(NamedTuple):
 
     config_file: str
     opts: Tuple[Any, ...]
-
-
-class Budget:
-    """The time that ``--minutes`` leaves for training."""
-
-    def __init__(self, options: Options, images: int, start: float) -> None:
-        """
-        Args:
-            options: of the run.
-            images: to annotate.
-            start: of the run, by ``time.monotonic``.
-        """
-        self.end = None if options.minutes is None else start + 60 * options.minutes
-        self.images = images
-        self._images = images / options.num_gpus
-        self._models = options.rounds + 1
-
-    def plan(
-        self, seconds_each: float, seconds_an_image: float, default: int
-    ) -> Dict[str, Optional[float]]:
-        """How long to train.
-
-        Args:
-            seconds_each: of an iteration.
-            seconds_an_image: to annotate; each round of self-training does so, too.
-            default: the config's SOLVER.MAX_ITER.
-
-        Returns:
-            "iterations" of each model, and the "minutes" after which its training ends although it
-            has not had them, say because others use the machine; None = never.
-        """
-        if self.end is None:
-            return {"iterations": default, "minutes": None}
-        left = self.end - time.monotonic() - self._models * self._images * seconds_an_image
-        count = int(_PLANNED * left / self._models / seconds_each)
-        if count < _FEWEST_ITERATIONS:
-            logger.warning(
-                "--minutes leaves time for %d iterations of training: the least is %d, so it takes "
-                "longer",
-                *(max(count, 0), _FEWEST_ITERATIONS),
-            )
-            return {"iterations": _FEWEST_ITERATIONS, "minutes": None}
-        minutes = round(left / self._models / 60, 3)
-        return {"iterations": min(count, _MOST_TIMES * default), "minutes": minutes}
 
 
 def training_config(options: Options) -> CfgNode:
@@ -133,7 +88,8 @@ def train_model(
     ]
     plan = folder / "plan.json"
     if not plan.exists():
-        write_json(plan, _plan(options, config_file, opts, budget, seconds_an_image))
+        images = read_json(folder / "objects.json")["images"]
+        write_json(plan, _plan(options, config_file, opts, budget, images, seconds_an_image))
     iterations, minutes = (read_json(plan).get(key) for key in ("iterations", "minutes"))
     opts += ["SOLVER.MAX_ITER", iterations]
     opts += ["SOLVER.CHECKPOINT_PERIOD", max(iterations // 8, 10)]
@@ -157,19 +113,31 @@ def _defaults(options: Options, objects: Dict[str, int]) -> List[Any]:
 
 
 def _plan(
-    options: Options, config_file: str, opts: List[Any], budget: Budget, seconds_an_image: Any
+    options: Options,
+    config_file: str,
+    opts: List[Any],
+    budget: Budget,
+    images: int,
+    seconds_an_image: Any,
 ) -> Dict[str, Optional[float]]:
-    default = load_config(config_file, opts).SOLVER.MAX_ITER
+    cfg = load_config(config_file, opts)
     if budget.end is None:
-        return budget.plan(0, 0, default)
+        return {"iterations": cfg.SOLVER.MAX_ITER, "minutes": None}
     folder = options.work_dir / "trial"
     trial = [*opts, "SOLVER.MAX_ITER", _TRIAL, "SOLVER.CHECKPOINT_PERIOD", 10 * _TRIAL]
     minutes = _TRIAL_SHARE * (options.minutes or 0)
     weights = train_or_reuse(config_file, trial, folder, options.num_gpus, minutes)["weights"]
     rows = (folder / "metrics.json").read_text(encoding="utf-8").splitlines()
-    seconds = next(r["time"] for r in map(json.loads, reversed(rows)) if "time" in r)
+    row = next(r for r in map(json.loads, reversed(rows)) if "time" in r)
+    sides = 1 if cfg.INPUT.RANDOM_FLIP == "none" else 2
+    pace = Pace(
+        row["time"],
+        row.get(BODY_TIME, 0.0),
+        cfg.SOLVER.IMS_PER_BATCH,
+        images * sides * len(cfg.INPUT.MIN_SIZE_TRAIN),
+    )
     model = TrainedModel(str(folder / "config.yaml"), ("MODEL.WEIGHTS", weights))
-    return budget.plan(seconds, seconds_an_image(model), default)
+    return budget.plan(pace, seconds_an_image(model), cfg.SOLVER.MAX_ITER)
 
 
 def write_training_file(path: Path, options: Options, index: Index) -> Dict[str, int]:

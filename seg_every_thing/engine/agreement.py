@@ -117,6 +117,13 @@ def _check_training(cfg: CfgNode) -> None:
         raise ValueError(
             f"DATALOADER.NUM_WORKERS is {cfg.DATALOADER.NUM_WORKERS}, expected 0 or more"
         )
+    if cfg.MODEL.KEEP_FEATURES_GB < 0 or (
+        cfg.MODEL.KEEP_FEATURES_GB > 0 and cfg.MODEL.META_ARCHITECTURE != "BoxToMask"
+    ):
+        raise ValueError(
+            f"MODEL.KEEP_FEATURES_GB is {cfg.MODEL.KEEP_FEATURES_GB:g}, expected 0, or more for "
+            f"MODEL.META_ARCHITECTURE 'BoxToMask'"
+        )
     # A length of 0 is detectron2's way to say that images keep their size.
     if not sizes or min(sizes) < 0:
         raise ValueError(f"INPUT.MIN_SIZE_TRAIN is {sizes}, expected lengths in pixels")

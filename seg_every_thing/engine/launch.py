@@ -53,7 +53,8 @@ def setup(args: argparse.Namespace) -> CfgNode:
     make_output_dir(cfg.OUTPUT_DIR, utf_8=True)
     escape_in(sys.stdout)  # also in processes that are not the first
     files = _KeepingPathManager() if args.eval_only else AtomicPathManager()
-    with mock.patch.object(defaults, "PathManager", files):
+    loggers = _brief_logger if getattr(args, "brief", False) else setup_logger
+    with mock.patch.multiple(defaults, PathManager=files, setup_logger=loggers):
         default_setup(cfg, args)
     setup_logger(cfg.OUTPUT_DIR, comm.get_rank(), name="seg_every_thing", abbrev_name="set")
     for name in ("detectron2", "fvcore", "seg_every_thing"):
@@ -66,9 +67,24 @@ def setup(args: argparse.Namespace) -> CfgNode:
             *(args.config_file, len(names), ", ".join(names[:20]), ", ..." * (len(names) > 20)),
             *(", ".join(sets) or "nothing" for sets in (cfg.DATASETS.TRAIN, cfg.DATASETS.TEST)),
         )
+    if cfg.MODEL.DEVICE == "cpu":
+        keep_freed_memory()
     if "://" in cfg.MODEL.WEIGHTS:
         logger.info("MODEL.WEIGHTS '%s' is downloaded, unless it is cached", cfg.MODEL.WEIGHTS)
     return cfg
+
+
+def _brief_logger(*args: Any, **kwargs: Any) -> logging.Logger:
+    """detectron2's, whose console shows progress and warnings alone; ``log.txt`` has all."""
+    log = setup_logger(*args, **kwargs)
+    for handler in log.handlers:
+        if getattr(handler, "stream", None) is sys.stdout:
+            handler.addFilter(_is_brief)
+    return log
+
+
+def _is_brief(record: logging.LogRecord) -> bool:
+    return record.levelno >= logging.WARNING or record.name == "detectron2.utils.events"
 
 
 def _check_output(args: argparse.Namespace, cfg: CfgNode) -> None:
@@ -126,8 +142,6 @@ def main(args: argparse.Namespace) -> Dict[str, Any]:
     with full_disk_named(cfg.OUTPUT_DIR):
         if args.eval_only:
             return evaluate(cfg, args.resume, args.allow_partial_checkpoint)
-        if cfg.MODEL.DEVICE == "cpu":
-            keep_freed_memory()
         trainer = trainer_class(cfg)(cfg)
         trainer.resume_or_load(resume=args.resume)
         return trainer.train()

@@ -194,6 +194,7 @@ def train_or_reuse(
         dist_url="auto",
         force=False,
         minutes=minutes,
+        brief=True,
     )
     with _logging_as_before():
         launch_training(args, _train)

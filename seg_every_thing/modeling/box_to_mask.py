@@ -3,13 +3,18 @@
 from typing import Any, Dict, List, Optional, Union
 
 import torch
-from detectron2.config import CfgNode
+from detectron2.config import CfgNode, configurable
 from detectron2.layers import ShapeSpec
 from detectron2.modeling import META_ARCH_REGISTRY, GeneralizedRCNN, build_backbone
-from detectron2.structures import Boxes, Instances
+from detectron2.structures import Boxes, ImageList, Instances
+from detectron2.utils.events import get_event_storage
 
+from .kept_features import KeptFeatures
 from .mask_heads import MaskXHead
 from .roi_heads import Losses, PartiallySupervisedROIHeads
+
+BODY_TIME = "body_time"
+"""Metric: seconds that an iteration spends on images whose features are not kept."""
 
 _BOX_FIELDS = ("pred_boxes", "proposal_boxes", "gt_boxes")
 _CLASS_FIELDS = ("pred_classes", "gt_classes")
@@ -77,10 +82,24 @@ class BoxToMask(GeneralizedRCNN):
     from either into the other.
     """
 
+    @configurable
+    def __init__(self, *, kept_features: Optional[KeptFeatures] = None, **kwargs: Any) -> None:
+        """
+        Args:
+            kept_features: where a frozen backbone's features are kept during training; None = they
+                are computed each time.
+            **kwargs: of ``GeneralizedRCNN``.
+        """
+        super().__init__(**kwargs)
+        self.kept_features = kept_features
+        self.register_load_state_dict_post_hook(_forget_features)
+
     @classmethod
     def from_config(cls, cfg: CfgNode) -> Dict[str, Any]:
         backbone = build_backbone(cfg)
+        gigabytes = cfg.MODEL.KEEP_FEATURES_GB
         return {
+            "kept_features": KeptFeatures(gigabytes, cfg.OUTPUT_DIR) if gigabytes else None,
             "backbone": backbone,
             "proposal_generator": None,
             "roi_heads": GivenBoxROIHeads(cfg, backbone.output_shape()),
@@ -96,7 +115,17 @@ class BoxToMask(GeneralizedRCNN):
             return self.inference(batched_inputs)
         images = self.preprocess_image(batched_inputs)
         targets = [x["instances"].to(self.device) for x in batched_inputs]
-        return self.roi_heads(images, self.backbone(images.tensor), [], targets)[1]
+        return self.roi_heads(images, self._features(batched_inputs, images), [], targets)[1]
+
+    def _features(
+        self, batched_inputs: List[Dict[str, Any]], images: ImageList
+    ) -> Dict[str, torch.Tensor]:
+        if self.kept_features is None or self.backbone.training:
+            return self.backbone(images.tensor)
+        before = self.kept_features.seconds
+        found = self.kept_features.of(self.backbone, images, [x["image"] for x in batched_inputs])
+        get_event_storage().put_scalar(BODY_TIME, self.kept_features.seconds - before)
+        return found
 
     def inference(
         self,
@@ -119,6 +148,11 @@ class BoxToMask(GeneralizedRCNN):
         if detected_instances is None:
             detected_instances = [boxes_of(x) for x in batched_inputs]
         return super().inference(batched_inputs, detected_instances, do_postprocess)
+
+
+def _forget_features(model: BoxToMask, _: Any) -> None:
+    if model.kept_features is not None:
+        model.kept_features.clear()
 
 
 def boxes_of(sample: Dict[str, Any]) -> Instances:

@@ -15,9 +15,10 @@ from helpers import CONFIGS
 from seg_every_thing import Trainer
 from seg_every_thing.annotation import training
 from seg_every_thing.annotation.annotator import annotate_file
+from seg_every_thing.annotation.budget import Budget, Pace
 from seg_every_thing.annotation.index import Index
 from seg_every_thing.annotation.options import Options
-from seg_every_thing.annotation.training import Budget, write_training_file
+from seg_every_thing.annotation.training import write_training_file
 from seg_every_thing.config import load_config
 
 TINY = """
@@ -187,7 +188,16 @@ def test_budget(
     monkeypatch.setattr(time, "monotonic", lambda: 50.0)
     budget = Budget(untrained(path, minutes=minutes, rounds=rounds), images=200, start=50.0)
     # 600 s less 200 images of 0.5 s, or twice that; 90 % of the rest; a second each.
-    assert budget.plan(1.0, 0.5, 800) == plan
+    assert budget.plan(Pace(1.0), 0.5, 800) == plan
+
+
+def test_images_that_come_again_take_less_time() -> None:
+    pace = Pace(2.0, first_sight=1.5, batch=4, images=40)
+    assert pace.iterations(10.0) == 5  # 20 images, all new
+    assert pace.iterations(20.0) == 10  # each of them once
+    # 10 iterations of 2 s, and the rest of half a second each.
+    assert pace.iterations(30.0) == 30
+    assert Pace(2.0, 1.5, 4).iterations(30.0) == 15  # always new ones
 
 
 @pytest.mark.parametrize("rounds", [0, 1])

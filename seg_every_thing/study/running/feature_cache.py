@@ -9,7 +9,6 @@ import contextlib
 import itertools
 import logging
 import math
-from hashlib import blake2b
 from pathlib import Path
 from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple, Union
 
@@ -20,6 +19,7 @@ from detectron2.structures import Boxes, ImageList, Instances
 from torch import nn
 
 from ...files import make_output_dir, read_json, write_array, write_json, written_atomically
+from ...modeling.kept_features import image_key
 
 logger = logging.getLogger(__name__)
 
@@ -27,13 +27,6 @@ Sample = Dict[str, Any]
 
 _INDEX = "index.json"
 _BOX_FIELDS = ("proposal_boxes", "pred_boxes")
-
-
-def image_key(image: torch.Tensor) -> str:
-    """Name of an image (C, H, W) in the cache: a digest of its size and pixels."""
-    digest = blake2b(repr(tuple(image.shape)).encode(), digest_size=16)
-    digest.update(image.contiguous().numpy().tobytes())
-    return digest.hexdigest()
 
 
 class FeatureCache:

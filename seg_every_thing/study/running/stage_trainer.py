@@ -9,7 +9,7 @@ from detectron2.data import transforms as T
 
 from ...data.dataset_mapper import PartialSupervisionMapper
 from ...engine.trainer import Trainer
-from .feature_cache import image_key
+from ...modeling.kept_features import image_key
 
 
 class _RememberingMapper:
