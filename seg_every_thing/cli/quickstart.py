@@ -74,21 +74,19 @@ def _run_seeds(args: argparse.Namespace) -> None:
 
 def _run_seed(args: argparse.Namespace, runner: StudyRunner, seed: int) -> Dict[str, Any]:
     start = time.perf_counter()
-    detector = runner.train_detector_here(seed)
     runs = [Run(row, _SPLIT, seed) for row in _ROWS]
     by_run = runner.train(runs, args.jobs)
-    records = {run.row.name: by_run[run.name] for run in runs}
+    records = {run.row.name: by_run[run.name] for run in [runner.detector(seed), *runs]}
     failed = {name: r["error"] for name, r in records.items() if "error" in r}
     if failed:
-        raise ValueError("; ".join(f"row {name} failed: {error}" for name, error in failed.items()))
-    return _report(args, runner, seed, detector, records, time.perf_counter() - start)
+        raise ValueError("; ".join(f"{name} failed: {error}" for name, error in failed.items()))
+    return _report(args, runner, seed, records, time.perf_counter() - start)
 
 
 def _report(
     args: argparse.Namespace,
     runner: StudyRunner,
     seed: int,
-    detector: Dict[str, Any],
     records: Dict[str, Dict[str, Any]],
     wall_seconds: float,
 ) -> Dict[str, Any]:
@@ -111,14 +109,11 @@ def _report(
         "recovery_B_box_losses": shares["maskx_box_losses"],
         "seconds": {
             "this_run": wall_seconds,
-            "detector": detector["seconds"],
             **{name: record["seconds"] for name, record in records.items()},
         },
         "versions": versions(),
         "seed": seed,
-        "reused": sorted(
-            name for name, r in {"detector": detector, **records}.items() if r.get("reused")
-        ),
+        "reused": sorted(name for name, r in records.items() if r.get("reused")),
         "data": {"boxes": shared["boxes"], "shared_boxes": shared["shared_boxes"]},
     }
     headers, cells = table_rows(_ROWS, rows)

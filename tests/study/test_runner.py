@@ -60,7 +60,7 @@ def test_quickstart_makes_table_gallery_and_json_and_reuses_them(
     ]
     assert {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*.pth")} == stamps
     output = capfd.readouterr()
-    assert "reusing the result" in output.out + output.err
+    assert "Reusing 5 results" in output.out + output.err
     check_annotated(tmp_path / "demo" / "annotate", output.out + output.err)
     again_masks = (tmp_path / "demo" / "annotate" / "masks.json").stat()
     assert (again_masks.st_mtime_ns, again_masks.st_ino) == (masks.st_mtime_ns, masks.st_ino)
@@ -88,7 +88,7 @@ def test_a_failing_row_is_named_and_the_others_are_kept(
         quickstart(tmp_path, "MODEL.WEIGHT_TRANSFER.ACTIVATION", "tanh")
     assert exit_info.value.code == 1
     line = [x for x in capfd.readouterr().err.splitlines() if "error: " in x][-1]
-    assert "row maskx failed" in line and "row maskx_box_losses failed" in line
+    assert "maskx failed" in line and "maskx_box_losses failed" in line
     assert "tanh" in line and "oracle" not in line
     assert (tmp_path / "seed0" / "shapes_A" / "oracle" / "done.json").is_file()
     assert not (tmp_path / "results.json").exists()

@@ -15,7 +15,7 @@ from seg_every_thing.model_zoo import get_config, get_config_file
 from seg_every_thing.study.definitions import rows as r
 from seg_every_thing.study.definitions.comparison import check_changes, differences
 from seg_every_thing.study.definitions.paper import MASK_AP, paper_values
-from seg_every_thing.study.definitions.suites import COCO, SHAPES, SUITES, Suite
+from seg_every_thing.study.definitions.suites import COCO, DEMO, SHAPES, SUITES, Suite
 from seg_every_thing.study.reporting.results import runs_of
 from seg_every_thing.study.running.commands import arguments_of
 from seg_every_thing.study.running.runner import Run, row_options
@@ -31,7 +31,7 @@ def config_of(suite: Suite, row: r.Row, split: str = "") -> Any:
     return load_config(get_config_file(suite.bases[row.stage]), row_options(suite, run))
 
 
-ALL = [(suite, name) for suite in SUITES.values() for name in suite.rows()]
+ALL = [(suite, name) for suite in (*SUITES.values(), DEMO) for name in suite.rows()]
 
 
 @pytest.mark.parametrize("suite, name", ALL, ids=lambda x: getattr(x, "name", x))
@@ -51,6 +51,12 @@ def test_a_row_differs_from_its_baseline_in_what_it_declares(suite: Suite, name:
     # Budget, data order and what is frozen are never among the differences of a pair.
     if not name.endswith(("_r_101", "b2m_end_to_end")):
         assert not [key for key in found if key.startswith(("SOLVER.", "DATALOADER.", "INPUT."))]
+
+
+def test_the_demo_has_the_detector_of_the_studies_in_short() -> None:
+    ours, theirs = (config_of(suite, r.DETECTOR) for suite in (DEMO, SHAPES))
+    assert set(differences(ours, theirs)) == {"SOLVER.MAX_ITER"}
+    assert ours.SOLVER.MAX_ITER < theirs.SOLVER.MAX_ITER
 
 
 def test_an_undeclared_difference_is_refused() -> None:

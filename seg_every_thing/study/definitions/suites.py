@@ -240,11 +240,15 @@ CHOICES = tuple(
 
 SUITES = {suite.name: suite for suite in (SHAPES, CAMVID, COCO, PHOTOS, VOC, *CHOICES)}
 
-# `make demo`: the first direction alone, on the detector of Shapes, with a recipe of its own.
+# `make demo`: the first direction alone, with recipes of its own for both stages.
 DEMO = replace(
     SHAPES,
     name="demo",
-    bases={**SHAPES.bases, "stage_two": "shapes/Base-Demo.yaml"},
+    bases={
+        **SHAPES.bases,
+        "detector": "shapes/demo_detector.yaml",
+        "stage_two": "shapes/Base-Demo.yaml",
+    },
     tables={"demo": Table("demo", (r.AGNOSTIC, r.MASKX, r.MASKX_BOX_LOSSES, r.ORACLE))},
     directions=SHAPES.directions[:1],
     figure_3=(),

@@ -1,15 +1,14 @@
 """AP on the objects whose boxes also hold other objects: where a mask needs to know its class."""
 
 import contextlib
-import copy
 import io
 from typing import Any, Dict, List, Mapping, Sequence, Union
 
 import numpy as np
 from pycocotools.coco import COCO
-from pycocotools.cocoeval import COCOeval
 
 from ...evaluation.coco import split_metrics
+from ...evaluation.coco_fast import evaluate_results
 from ...files import PathLike, read_json
 
 MIN_SHARE = 0.2
@@ -53,14 +52,8 @@ def overlap_metrics(
             if not shared[annotation["id"]]:
                 # Outside every area range: COCOeval matches it and counts neither it nor its match.
                 annotation["area"] = -1
-        detections = copy.deepcopy(results) if isinstance(results, list) else read_json(results)
-        for detection in detections:
-            detection.pop("bbox", None)  # else pycocotools takes areas from boxes
-        evaluation = None
-        if detections:
-            evaluation = COCOeval(truth, truth.loadRes(detections), "segm")
-            evaluation.evaluate()
-            evaluation.accumulate()
+        detections = results if isinstance(results, list) else read_json(results)
+        evaluation = evaluate_results(truth, detections, "segm") if detections else None
     metrics: Dict[str, float] = {
         f"segm/AP_shared{suffix}": split_metrics(evaluation, classes)["AP"]
         for suffix, classes in class_sets.items()

@@ -1,7 +1,6 @@
 """Runs the rows of a study: a detector a seed, its features once, then the rows on top of it."""
 
 import logging
-import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
 from detectron2.config import CfgNode
 
 from ...config import load_config
-from ...files import full_disk_named, make_output_dir
+from ...files import make_output_dir
 from ..definitions.comparison import check_changes
 from ..definitions.rows import Row
 from ..definitions.suites import Suite
@@ -102,19 +101,6 @@ class StudyRunner:
         else:
             expected = fingerprint(cfg)
         return finished(self.folder(run), expected)
-
-    def train_detector_here(self, seed: int) -> Record:
-        """Stage one in this process, on all cores."""
-        run = self.detector(seed)
-        record = self.completed(run)
-        if record:
-            logger.info("%s: reusing the result in %s", run.row.title, self.folder(run))
-            return {**record, "reused": True}
-        logger.info("Stage one: training the detector (%s)", run.row.title)
-        cfg = self.config(run)
-        os.makedirs(cfg.OUTPUT_DIR, exist_ok=True)
-        with full_disk_named(cfg.OUTPUT_DIR):
-            return train_model(cfg)
 
     def train(self, runs: Sequence[Run], workers: int) -> Dict[str, Record]:
         """Train runs, and the detectors that they need.
