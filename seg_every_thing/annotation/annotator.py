@@ -1,35 +1,35 @@
 """Boxes of a data set in, masks out: the stages of a run, each of which survives being killed."""
 
+import functools
 import itertools
 import logging
 import shutil
 import time
-from typing import Any, Callable, Dict
+from typing import Any, Dict
 
 from ..data.images import reason_of
-from ..engine.ranks import launch
 from ..export.predictor import files_in
 from ..files import check_targets, make_output_dir, printable
 from ..leftovers import temporary_folder
 from ..locks import folder_in_use
+from ..modeling.kept_features import shared_features
 from .budget import Budget
 from .finished import finished_report
 from .index import Index
 from .index_building import build_index
-from .making import Masker, Work, boxes_of, make_masks, masker_of, read_checked
+from .making import MakeMasker, Work, boxes_of, make_all_masks, masker_of, read_checked
 from .options import Options
 from .output import category_warnings
 from .provenance import Prints, fingerprints, model_config
-from .results import Results, result_files
 from .review import check_review_folder
-from .training import TrainedModel, train_model
+from .training import TrainedModel, planned, train_model
+from .unseen import expect_unseen, hidden_categories
 from .writing import write_output
 
 logger = logging.getLogger(__name__)
 
 _TIMED_IMAGES = 10
 
-MakeMasker = Callable[[Work, Index], Masker]
 Report = Dict[str, Any]
 
 
@@ -73,12 +73,15 @@ def annotate_file(options: Options, make_masker: MakeMasker = masker_of) -> Repo
 def _annotate(options: Options, prints: Prints, make_masker: MakeMasker, start: float) -> Report:
     index = _index(options, prints)
     try:
-        budget = Budget(options, sum(1 for _ in index.images()), start)
-        model = _model(options, index, prints, budget, make_masker)
-        failures = _make(options, index, model, make_masker)
+        images = sum(1 for _ in index.images())
+        budget = Budget(options, images, start, 1 + bool(hidden_categories(options, index)))
+        with shared_features():
+            model = _model(options, index, prints, budget, make_masker)
+            unseen = expect_unseen(options, index, prints, make_masker)
+        failures = make_all_masks(options, index, model, make_masker)
         if options.shard is not None:
             return {"images": index.counts["images"], "failed_images": failures}
-        return write_output(options, index, model, prints, failures)
+        return write_output(options, index, model, prints, failures, unseen)
     finally:
         index.close()
 
@@ -197,26 +200,5 @@ def _model(
         # The first one is slower than all others.
         return sum(times[1:]) / len(times[1:]) if times[1:] else sum(times)
 
-    return train_model(options, index, prints.masks, budget, seconds_an_image)
-
-
-def _make(
-    options: Options, index: Index, model: TrainedModel, make_masker: MakeMasker
-) -> Dict[str, str]:
-    """Make what is missing; returns failures by file name."""
-    attempt = 1 + max(
-        (int(path.stem.split("-")[-2]) for path in result_files(options.work_dir)), default=0
-    )
-    work = Work(options, index.path, model, attempt, make_masker)
-    launch(make_masks, options.num_gpus, args=(work,))
-    # Files of other shards may be open elsewhere.
-    group = "*" if options.shard is None else options.group
-    results = Results(result_files(options.work_dir, group))
-    failures = {index.image(n).file_name: why for n, why in results.failures().items()}
-    part = work.parts()
-    if failures and not any(results.is_done(image.number) for image in index.images(*part)):
-        raise ValueError(
-            f"no image can be used: {next(iter(failures.values()))} (and {len(failures) - 1} more)"
-        )
-    results.close()
-    return failures
+    plan_for = functools.partial(planned, options, budget, seconds_an_image)
+    return train_model(options, index, prints.masks, plan_for)

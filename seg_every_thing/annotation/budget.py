@@ -13,6 +13,10 @@ _FEWEST_ITERATIONS, _MOST_TIMES = 50, 10  # for --minutes; as often as the confi
 _PLANNED = 0.9  # share of the time that is planned: the rest is for what else there is to do
 
 
+Plan = Dict[str, Optional[float]]
+"""Of a training: its "iterations", and the "minutes" after which it ends anyway; None = never."""
+
+
 class Pace(NamedTuple):
     """How long an iteration takes, while images are new to the model and afterwards."""
 
@@ -33,19 +37,20 @@ class Pace(NamedTuple):
 class Budget:
     """The time that ``--minutes`` leaves for training."""
 
-    def __init__(self, options: Options, images: int, start: float) -> None:
+    def __init__(self, options: Options, images: int, start: float, trainings: int = 1) -> None:
         """
         Args:
             options: of the run.
             images: to annotate.
             start: of the run, by ``time.monotonic``.
+            trainings: that there will be, each with its rounds of self-training.
         """
         self.end = None if options.minutes is None else start + 60 * options.minutes
         self.images = images
         self._images = images / options.num_gpus
-        self._models = options.rounds + 1
+        self._models = trainings * (options.rounds + 1)
 
-    def plan(self, pace: Pace, seconds_an_image: float, default: int) -> Dict[str, Optional[float]]:
+    def plan(self, pace: Pace, seconds_an_image: float, default: int) -> Plan:
         """How long to train.
 
         Args:
@@ -54,8 +59,7 @@ class Budget:
             default: the config's SOLVER.MAX_ITER.
 
         Returns:
-            "iterations" of each model, and the "minutes" after which its training ends although it
-            has not had them, say because others use the machine; None = never.
+            Of each model; "minutes" are needed where others begin to use the machine.
         """
         if self.end is None:
             return {"iterations": default, "minutes": None}

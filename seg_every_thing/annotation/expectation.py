@@ -50,6 +50,18 @@ class Expectation:
         """The score for the masks that were made."""
         return fit_score(self._features, self.ious, self._images)
 
+    def error_of_classes(self, model: ScoreModel) -> Optional[float]:
+        """How far the expected IoU of a class is off, in percent; see
+        :func:`error_of_unseen_classes`."""
+        return _percent(
+            error_of_unseen_classes(model.kind, self._features, self.ious, self._classes)
+        )
+
+    def by_class(self) -> Dict[str, Dict[str, Any]]:
+        """ "masks" and their mean "IoU" in percent."""
+        found = ((name, self.ious[self._classes == name]) for name in sorted({*self._classes}))
+        return {name: {"masks": len(x), "IoU": _percent(x.mean())} for name, x in found}
+
     def as_json(self, model: ScoreModel, by_class: Scored, by_size: Scored) -> Dict[str, Any]:
         """What the report says of quality.
 
@@ -75,8 +87,7 @@ class Expectation:
             return content
         made, total = (sum(x) for x in zip((0, 0.0), *by_class.values()))
         content["expected_mean_IoU"] = _percent(total / made) if made else None
-        error = error_of_unseen_classes(model.kind, self._features, self.ious, self._classes)
-        content["error_of_unseen_classes"] = _percent(error)
+        content["error_of_unseen_classes"] = self.error_of_classes(model)
         ranked = ranking_of(self._features, self.ious, self._images)
         content["rank_correlation"] = {name: round(value, 3) for name, value in ranked.items()}
         scores = scores_across_folds(model.kind, self._features, self.ious, self._images)

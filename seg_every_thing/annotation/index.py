@@ -128,11 +128,29 @@ class Index:
         for number in sorted(chosen):
             yield self.image(number)
 
-    def classes_without_masks(self) -> List[str]:
-        """Names of the classes of which no object has a mask."""
+    @property
+    def hidden(self) -> List[Any]:
+        """Ids of the categories whose masks nothing may learn from."""
+        return self.meta["hidden"]
+
+    def masks_by_class(self) -> Dict[Any, int]:
+        """How many masks that were not made each class has, by category id; those with none are
+        left out."""
+        query = """SELECT category, COUNT(*) FROM object WHERE known AND NOT made
+            GROUP BY category"""
+        return {json.loads(category): count for category, count in self._db.execute(query)}
+
+    def wants_without_masks(self) -> bool:
+        """Whether an object is to get a mask whose category has none."""
+        query = """SELECT EXISTS (SELECT 1 FROM object WHERE wanted AND category NOT IN
+            (SELECT category FROM object WHERE known))"""
+        return bool(self._db.execute(query).fetchone()[0])
+
+    def categories_without_masks(self) -> List[Any]:
+        """Ids of the categories of which no object has a mask."""
         query = "SELECT DISTINCT category FROM object WHERE known"
         having = {category for (category,) in self._db.execute(query)}
-        return [name for i, name in self.categories.items() if json.dumps(i) not in having]
+        return [i for i in self.categories if json.dumps(i) not in having]
 
     def held_out(self) -> Set[int]:
         """Numbers of the objects whose masks are held out."""

@@ -5,7 +5,7 @@ import hashlib
 import os
 import sqlite3
 from pathlib import Path
-from typing import Any, Dict, Iterable, Set
+from typing import Any, Dict, Iterable, Sequence, Set
 
 from ..data.coco_annotations import CocoChecker
 from ..data.coco_tables import CocoTables, is_id
@@ -38,7 +38,13 @@ CREATE INDEX object_draw ON object (category, known, draw);
 _COUNTS = ("images", "annotations", "wanted", "with_masks", "crowds", "crowds_as_masks", "unusable")
 
 
-def build_index(path: Path, options: Options, on_bad: str, meta: Dict[str, Any]) -> DataReport:
+def build_index(
+    path: Path,
+    options: Options,
+    on_bad: str,
+    meta: Dict[str, Any],
+    hidden: Sequence[Any] = (),
+) -> DataReport:
     """Read and check a COCO file, and note what is to do.
 
     Args:
@@ -46,6 +52,7 @@ def build_index(path: Path, options: Options, on_bad: str, meta: Dict[str, Any])
         options: of the run.
         on_bad: as ``DATASETS.ON_BAD_ANNOTATION``.
         meta: is kept with it.
+        hidden: ids of categories whose masks are held out, all of them; then nothing else is to do.
 
     Returns:
         What became of the annotations.
@@ -59,7 +66,7 @@ def build_index(path: Path, options: Options, on_bad: str, meta: Dict[str, Any])
         with named_database(path), contextlib.closing(sqlite3.connect(temporary)) as db:
             db.executescript("PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF;" + _TABLES)
             try:
-                report = _fill(db, options, on_bad, meta)
+                report = _fill(db, options, on_bad, meta, hidden)
             except ValueError as e:
                 text = str(e)
                 source = f"'{printable(options.annotations)}'"
@@ -70,7 +77,11 @@ def build_index(path: Path, options: Options, on_bad: str, meta: Dict[str, Any])
 
 
 def _fill(
-    db: sqlite3.Connection, options: Options, on_bad: str, meta: Dict[str, Any]
+    db: sqlite3.Connection,
+    options: Options,
+    on_bad: str,
+    meta: Dict[str, Any],
+    hidden: Sequence[Any],
 ) -> DataReport:
     source = options.annotations
     report = DataReport(str(source), "annotation", str(source))
@@ -103,14 +114,17 @@ def _fill(
         else:
             known = bool(checked.get("segmentation"))
             counts["with_masks"] += known
-            counts["wanted"] += options.overwrite or not known
+            wanted = not hidden and (options.overwrite or not known)
+            counts["wanted"] += wanted
             made = known and is_ours(value)
-            _add_object(db, images, number, checked, known, made, options.overwrite or not known)
+            _add_object(db, images, number, checked, known, made, wanted)
     checker.finish(on_bad)
     db.executescript(_INDICES)
     categories = sorted(tables.categories.items())
-    counts["held_out"] = _hold_out(db, source, [i for i, _ in categories], options.holdout)
+    whose, share = (hidden, 1.0) if hidden else ([i for i, _ in categories], options.holdout)
+    counts["held_out"] = _hold_out(db, source, whose, share)
     kept = {**meta, "categories": categories, "counts": counts, "data_report": report.as_json()}
+    kept["hidden"] = [*hidden]
     for key, value in kept.items():
         db.execute("INSERT INTO meta VALUES (?, ?)", (key, encode(value)))
     return report

@@ -5,7 +5,7 @@ import time
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Callable, Deque, Iterable, Iterator, List, NamedTuple, Sequence, Tuple
+from typing import Any, Callable, Deque, Dict, Iterable, Iterator, List, NamedTuple, Sequence, Tuple
 
 import cv2
 import numpy as np
@@ -16,6 +16,7 @@ from ..config import load_config
 from ..data.images import check_image_size, read_image, reason_of
 from ..data.segmentations import usable_segmentation
 from ..engine.predictor import build_predictor
+from ..engine.ranks import launch
 from ..export.predictor import load_predictor
 from .encoding import CutMask, to_rle
 from .features import appearance, overlaps
@@ -28,6 +29,7 @@ from .training import TrainedModel
 logger = logging.getLogger(__name__)
 
 Masker = Callable[[np.ndarray, np.ndarray, Sequence[Any]], List[MadeMask]]
+MakeMasker = Callable[["Work", Index], Masker]
 
 # What an image may cause: too thin, too large, out of memory.  Anything else is a defect.
 _OF_AN_IMAGE = (
@@ -46,7 +48,7 @@ class Work(NamedTuple):
     index_file: Path
     model: TrainedModel
     attempt: int
-    make_masker: Callable[["Work", Index], Masker]
+    make_masker: MakeMasker
 
     def parts(self, rank: int = 0, processes: int = 1) -> Tuple[int, int]:
         """(part, parts) of the images that a process does."""
@@ -101,6 +103,35 @@ def make_masks(work: Work) -> None:
     earlier.close()
     index.close()
     comm.synchronize()
+
+
+def make_all_masks(
+    options: Options, index: Index, model: TrainedModel, make_masker: MakeMasker
+) -> Dict[str, str]:
+    """Make the masks that are missing, or to be compared, in as many processes as wanted.
+
+    Returns:
+        Why images got none, by file name.
+
+    Raises:
+        ValueError: when no image can be used.
+    """
+    attempt = 1 + max(
+        (int(path.stem.split("-")[-2]) for path in result_files(options.work_dir)), default=0
+    )
+    work = Work(options, index.path, model, attempt, make_masker)
+    launch(make_masks, options.num_gpus, args=(work,))
+    # Files of other shards may be open elsewhere.
+    group = "*" if options.shard is None else options.group
+    results = Results(result_files(options.work_dir, group))
+    failures = {index.image(n).file_name: why for n, why in results.failures().items()}
+    part = work.parts()
+    if failures and not any(results.is_done(image.number) for image in index.images(*part)):
+        raise ValueError(
+            f"no image can be used: {next(iter(failures.values()))} (and {len(failures) - 1} more)"
+        )
+    results.close()
+    return failures
 
 
 def _read_ahead(

@@ -10,7 +10,7 @@ from .formats import coco
 from .index import Index, IndexedImage
 from .options import Options
 from .origin import SOURCE, with_mask_of_crowd, with_score
-from .quality import ScoreModel
+from .quality import Scores
 from .results import Result, Results
 from .review_items import CHANGED_BY_POLYGON, EMPTY, FILLED
 
@@ -45,7 +45,7 @@ class Output:
         options: Options,
         index: Index,
         results: Results,
-        score: ScoreModel,
+        scores: Scores,
         provenance: Dict[str, Any],
     ) -> None:
         """
@@ -53,11 +53,11 @@ class Output:
             options: of the run.
             index: of the input.
             results: the masks; objects that have none there stay as they are.
-            score: of a mask.
+            scores: of the masks.
             provenance: goes into ``info``.
         """
         self._options, self._index, self._results = options, index, results
-        self._score = score
+        self._scores = scores
         self._provenance = provenance
         ids = list(index.categories)
         self._new_ids = (
@@ -101,7 +101,8 @@ class Output:
     ) -> Made:
         """Give an object its mask, as far as the options let it."""
         options = self._options
-        score = round(float(self._score([result.features])[0]), 4)
+        score_of = self._scores.of(annotation["category_id"])
+        score = round(float(score_of([result.features])[0]), 4)
         mask = result.mask._replace(pixels=keep_parts(result.mask.pixels, options.parts))
         flags: List[str] = []
         if not mask.area:

@@ -6,10 +6,11 @@ calibrated: a score then says which IoU to expect.
 """
 
 import dataclasses
-from typing import Any, Dict, List, Optional, Tuple
+from typing import Any, Dict, FrozenSet, List, NamedTuple, Optional, Tuple
 
 import numpy as np
 
+from ..data.json_stream import encode
 from .features import CERTAINTY, FEATURES, FILL
 
 UNCALIBRATED = "uncalibrated"
@@ -20,6 +21,20 @@ FEWEST_OF_CLASS = 5
 _FOLDS = 5
 _RIDGE = 3.0  # in objects: what a weight costs
 _BIN = 12  # objects in a bin of the calibration, at least
+
+
+class Scores(NamedTuple):
+    """How masks of a data set are scored."""
+
+    seen: "ScoreModel"  # of classes that have masks
+    unseen: Optional["ScoreModel"] = None  # of the others, where something is known of these
+    without_masks: FrozenSet[str] = frozenset()  # the others, by category id as JSON
+
+    def of(self, category: Any) -> "ScoreModel":
+        """The score for the masks of a category, by its id."""
+        if self.unseen is None or encode(category) not in self.without_masks:
+            return self.seen
+        return self.unseen
 
 
 @dataclasses.dataclass(frozen=True)

@@ -3,7 +3,7 @@
 import json
 import logging
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Set, Tuple
+from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Sequence, Set, Tuple
 
 from detectron2.config import CfgNode
 from detectron2.modeling import build_model
@@ -15,7 +15,7 @@ from ..engine.launch import own_data_options
 from ..engine.self_training import self_train, train_or_reuse
 from ..files import check_targets, make_output_dir, read_json, write_json, written_atomically
 from ..modeling.box_to_mask import BODY_TIME
-from .budget import Budget, Pace
+from .budget import Budget, Pace, Plan
 from .formats import coco
 from .index import Index
 from .options import DEFAULT_CONFIG, Options
@@ -28,6 +28,7 @@ MOST_IMAGES = 5000
 _TRIAL = 15  # iterations whose time is measured
 _TRIAL_SHARE = 0.1  # of --minutes, after which the trial ends, too
 _OBJECTS_A_BATCH = 20
+PLAN = "plan.json"
 
 
 class TrainedModel(NamedTuple):
@@ -51,7 +52,10 @@ def training_config(options: Options) -> CfgNode:
 
 
 def train_model(
-    options: Options, index: Index, fingerprint: str, budget: Budget, seconds_an_image: Any
+    options: Options,
+    index: Index,
+    fingerprint: str,
+    plan_for: Callable[[str, List[Any], int], Plan],
 ) -> TrainedModel:
     """Train, or go on, or take what is trained already for the same data and options.
 
@@ -59,8 +63,7 @@ def train_model(
         options: of the run.
         index: of the input.
         fingerprint: of what decides the outcome.
-        budget: of time.
-        seconds_an_image: function of a :class:`TrainedModel`.
+        plan_for: how long to train with a config file, options on top of it, and so many images.
 
     Raises:
         ValueError: when the folder of the model holds another one, or there is nothing to train on.
@@ -86,11 +89,10 @@ def train_model(
         *_defaults(options, read_json(folder / "objects.json")),
         *options.opts,
     ]
-    plan = folder / "plan.json"
-    if not plan.exists():
+    if not (folder / PLAN).exists():
         images = read_json(folder / "objects.json")["images"]
-        write_json(plan, _plan(options, config_file, opts, budget, images, seconds_an_image))
-    iterations, minutes = (read_json(plan).get(key) for key in ("iterations", "minutes"))
+        write_json(folder / PLAN, plan_for(config_file, opts, images))
+    iterations, minutes = (read_json(folder / PLAN).get(key) for key in ("iterations", "minutes"))
     opts += ["SOLVER.MAX_ITER", iterations]
     opts += ["SOLVER.CHECKPOINT_PERIOD", max(iterations // 8, 10)]
     logger.info("Training for %d iterations in '%s'", iterations, folder)
@@ -112,14 +114,22 @@ def _defaults(options: Options, objects: Dict[str, int]) -> List[Any]:
     return ["SEED", 0, "SOLVER.IMS_PER_BATCH", max(batch, options.num_gpus)]
 
 
-def _plan(
+def planned(
     options: Options,
+    budget: Budget,
+    seconds_an_image: Callable[[TrainedModel], float],
     config_file: str,
     opts: List[Any],
-    budget: Budget,
     images: int,
-    seconds_an_image: Any,
-) -> Dict[str, Optional[float]]:
+) -> Plan:
+    """How long to train in the time that there is, from how long a trial takes.
+
+    Args:
+        options: of the run.
+        budget: of time.
+        seconds_an_image: to annotate with a model.
+        config_file, opts, images: as for the ``plan_for`` of :func:`train_model`.
+    """
     cfg = load_config(config_file, opts)
     if budget.end is None:
         return {"iterations": cfg.SOLVER.MAX_ITER, "minutes": None}
@@ -168,7 +178,7 @@ def write_training_file(path: Path, options: Options, index: Index) -> Dict[str,
         if not counts["images"]:
             raise ValueError(f"no image of '{options.annotations}' can be used for training")
         writer.start_list("annotations")
-        for annotation in _training_annotations(options, index.held_out()):
+        for annotation in _training_annotations(options, index.held_out(), index.hidden):
             image_number = numbers.get(encode(annotation.get("image_id")))
             category = categories.get(encode(annotation.get("category_id")))
             if image_number is not None and category is not None:
@@ -197,7 +207,9 @@ def _usable_images(options: Options, index: Index) -> Iterator[Dict[str, Any]]:
         logger.warning("Not trained on: %d images in all", left_out)
 
 
-def _training_annotations(options: Options, held_out: Set[int]) -> Iterator[Dict[str, Any]]:
+def _training_annotations(
+    options: Options, held_out: Set[int], hidden: Sequence[Any]
+) -> Iterator[Dict[str, Any]]:
     annotations = (v for k, v in coco.read_boxes(options.annotations) if k == "annotations")
     for number, annotation in enumerate(annotations):
         if not isinstance(annotation, dict):
@@ -205,7 +217,7 @@ def _training_annotations(options: Options, held_out: Set[int]) -> Iterator[Dict
         if options.crowd_rle_is_mask:
             annotation = with_mask_of_crowd(annotation)
         kept = {k: v for k, v in annotation.items() if k in _KEYS}
-        if number in held_out:
+        if number in held_out or kept.get("category_id") in hidden:
             kept.pop("segmentation", None)
         yield kept
 

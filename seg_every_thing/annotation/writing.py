@@ -2,10 +2,11 @@
 
 import logging
 import os
-from typing import Any, Dict, Iterator
+from typing import Any, Dict, Iterator, Optional
 
 from tabulate import tabulate
 
+from ..data.json_stream import encode
 from ..files import file_digest, printable, write_json
 from .expectation import Expectation, expectation_table, plot_reliability
 from .finished import replaced_digest
@@ -15,6 +16,7 @@ from .options import DEFAULT_CONFIG, Options
 from .origin import CALIBRATED
 from .output import Output, category_warnings
 from .provenance import Prints, model_digest
+from .quality import Scores
 from .report import Tally
 from .results import Results, result_files
 from .review import write_review
@@ -33,6 +35,7 @@ def write_output(
     model: TrainedModel,
     prints: Prints,
     failures: Dict[str, str],
+    unseen: Optional[Expectation] = None,
 ) -> Report:
     """Write everything, the data set itself last.
 
@@ -42,6 +45,7 @@ def write_output(
         model: that made the masks.
         prints: of the run.
         failures: reasons by the name of images that got no masks.
+        unseen: of :func:`unseen.expect_unseen`.
 
     Returns:
         The report.
@@ -63,7 +67,11 @@ def write_output(
         "score": CALIBRATED if score.is_calibrated else "certainty, not calibrated",
         "options": {**options.for_masks(), **options.for_file()},
     }
-    output = Output(options, index, results, score, about)
+    scores = Scores(score)
+    if unseen is not None:
+        without = frozenset(map(encode, index.categories_without_masks()))
+        scores = Scores(score, unseen.fit_score(), without)
+    output = Output(options, index, results, scores, about)
     tally = Tally(index)
     written = options.work_dir / "output.json"
     coco.write(written, output.members(tally.add))
@@ -71,7 +79,11 @@ def write_output(
     if checked["faults"]:
         raise RuntimeError(f"masks that were written are not valid: {checked['first']}")
     quality = expectation.as_json(score, tally.scores_by_class, tally.scores_by_size)
-    quality["classes_without_any_mask"] = index.classes_without_masks()
+    names = index.categories
+    quality["classes_without_any_mask"] = [names[i] for i in index.categories_without_masks()]
+    if scores.unseen is not None and unseen is not None:
+        quality["hidden_classes"] = unseen.by_class()
+        quality["error_of_unseen_classes"] = unseen.error_of_classes(scores.unseen)
     report = {
         "fingerprint": prints.file,
         "sha256": file_digest(written),

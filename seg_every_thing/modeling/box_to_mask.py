@@ -97,9 +97,8 @@ class BoxToMask(GeneralizedRCNN):
     @classmethod
     def from_config(cls, cfg: CfgNode) -> Dict[str, Any]:
         backbone = build_backbone(cfg)
-        gigabytes = cfg.MODEL.KEEP_FEATURES_GB
         return {
-            "kept_features": KeptFeatures(gigabytes, cfg.OUTPUT_DIR) if gigabytes else None,
+            "kept_features": _kept_features(cfg),
             "backbone": backbone,
             "proposal_generator": None,
             "roi_heads": GivenBoxROIHeads(cfg, backbone.output_shape()),
@@ -148,6 +147,13 @@ class BoxToMask(GeneralizedRCNN):
         if detected_instances is None:
             detected_instances = [boxes_of(x) for x in batched_inputs]
         return super().inference(batched_inputs, detected_instances, do_postprocess)
+
+
+def _kept_features(cfg: CfgNode) -> Optional[KeptFeatures]:
+    if not cfg.MODEL.KEEP_FEATURES_GB:
+        return None
+    normalization = repr((cfg.INPUT.FORMAT, cfg.MODEL.PIXEL_MEAN, cfg.MODEL.PIXEL_STD))
+    return KeptFeatures(cfg.MODEL.KEEP_FEATURES_GB, cfg.OUTPUT_DIR, normalization)
 
 
 def _forget_features(model: BoxToMask, _: Any) -> None:

@@ -17,7 +17,7 @@ from torch import nn
 from seg_every_thing import Trainer
 from seg_every_thing.engine.agreement import check_settings
 from seg_every_thing.modeling import kept_features
-from seg_every_thing.modeling.kept_features import KeptFeatures
+from seg_every_thing.modeling.kept_features import KeptFeatures, shared_features
 
 ROOM, NONE = 1.0, 1e-9  # in GB: for all features, and for no image's
 
@@ -89,6 +89,26 @@ def test_a_smaller_image_has_zeros_beside_it() -> None:
             [[[2, 0, 0], [2, 0, 0], [2, 0, 0]]],
         ]
     assert kept.computed == 2
+
+
+def test_trainings_of_one_body_share_what_they_keep(tmp_path: Path) -> None:
+    with shared_features():
+        first, second = make_model(tmp_path, ROOM), make_model(tmp_path, ROOM)
+        expected = trained(first)["losses"]
+        assert trained(second)["losses"] == expected
+        assert (first.kept_features.computed, second.kept_features.computed) == (2, 0)
+        others = [
+            make_model(tmp_path, ROOM),
+            make_model(tmp_path, ROOM, pixel_mean=[1.0, 2.0, 3.0]),
+        ]
+        with torch.no_grad():
+            next(others[0].backbone.parameters()).add_(1)
+        for other in others:
+            trained(other, 1)
+            assert other.kept_features.computed == 2
+    later = make_model(tmp_path, ROOM)
+    trained(later, 1)
+    assert later.kept_features.computed == 2
 
 
 def test_other_weights_and_copies_begin_anew(tmp_path: Path) -> None:
