@@ -1,6 +1,6 @@
 # make demo        set up, then train and compare masks on Shapes (SEED=1, SEED="0 1 2")
-# make test        set up, then run all tests, in two processes of one thread each; PYTEST_ARGS are
-#                  pytest's own, e.g. make test PYTEST_ARGS="-n 0 -x tests/modeling"
+# make test        set up, then run all tests, in two processes of one thread each, a file in one;
+#                  PYTEST_ARGS are pytest's own, e.g. make test PYTEST_ARGS="-n 0 -x tests/modeling"
 # make wheel-test  of these the one that installs a wheel and uses it in an empty folder
 # make lint        check format, style and types; make format mends the first two
 PYTHON ?= python3.10
@@ -16,7 +16,7 @@ demo: $(READY)
 	$(BIN)/python -m seg_every_thing quickstart --output output/demo --seed $(SEED)
 
 test: $(READY)
-	$(PYTEST) -n 2 --dist loadgroup $(PYTEST_ARGS)
+	$(PYTEST) -n 2 --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
 wheel-test: $(READY)
 	$(PYTEST) tests/test_wheel.py $(PYTEST_ARGS)

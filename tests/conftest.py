@@ -13,15 +13,23 @@ import numpy as np
 import pycocotools.mask as mask_util
 import pytest
 import torch
+import yaml
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets import register_coco_instances
 from detectron2.structures import BitMasks, BoxMode, Instances, PolygonMasks
 from detectron2.utils.logger import setup_logger
+from forking import spawned_are_forked
 
 from seg_every_thing import PartialSupervisionMapper, register_shapes
 
 CATEGORIES = {1: "cup", 3: "dog", 7: "kite"}  # with gaps, as in COCO
 WIDTH, HEIGHT = 96, 80
+
+# Half of what it takes to build a small model is to read its config.  libyaml reads and writes the
+# same in a fifth of the time; ``test_config_words.py`` has what PyYAML has for users.
+PYTHON_YAML = {"SafeLoader": yaml.SafeLoader, "SafeDumper": yaml.SafeDumper}
+yaml.SafeLoader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+yaml.SafeDumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 
 _serial = itertools.count()
 
@@ -105,6 +113,17 @@ def record_of(image_file: str, annotations: Sequence[Annotation]) -> Dict[str, A
     return {"file_name": image_file, "image_id": 1, "annotations": objects}
 
 
+# The files that take longest start first, so that two processes end together.
+LONGEST = (
+    *("test_any_annotations.py", "test_study_command.py", "test_formats.py", "test_wheel.py"),
+    *("test_training.py", "test_trainer.py", "test_review_page.py", "test_runner.py"),
+)
+
+
+def pytest_collection_modifyitems(items: List[pytest.Item]) -> None:
+    items.sort(key=lambda item: item.path.name not in LONGEST)
+
+
 @pytest.fixture(autouse=True)
 def logging_as_before() -> Iterator[None]:
     """Commands set up logging for their whole process; the next test gets none of it.
@@ -121,6 +140,13 @@ def logging_as_before() -> Iterator[None]:
         if isinstance(each, logging.Logger):
             each.disabled = False
     setup_logger.cache_clear()
+
+
+@pytest.fixture
+def forked_workers() -> Iterator[None]:
+    """Processes that the package starts are forked: they need not import torch again."""
+    with spawned_are_forked():
+        yield
 
 
 @pytest.fixture

@@ -4,13 +4,14 @@ OMP_NUM_THREADS=1 PYTHONPATH=.:tests python tests/measure_annotate_memory.py 100
 """
 
 import json
+import multiprocessing
 import resource
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any, Dict
+from typing import Any, Dict, List
 
 from annotating import CATEGORIES, HEIGHT, WIDTH, masks_are_ellipses, options_for, write_data
 
@@ -37,17 +38,17 @@ def write_many(folder: Path, images: int) -> Path:
     return path
 
 
-def measure(images: int) -> Dict[str, Any]:
-    """Peak memory of a process of its own that annotates so many images."""
+def measure(*images: int) -> List[Dict[str, Any]]:
+    """Peak memory of processes of their own that annotate so many images."""
     done = subprocess.run(
-        [sys.executable, __file__, "--run", str(images)],
+        [sys.executable, __file__, "--run", *map(str, images)],
         capture_output=True,
         text=True,
         check=False,
     )
     if done.returncode:
         raise RuntimeError(done.stderr[-2000:])
-    return json.loads(done.stdout.splitlines()[-1])
+    return [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
 
 
 def _run(images: int) -> None:
@@ -66,8 +67,12 @@ def _run(images: int) -> None:
 
 if __name__ == "__main__":
     if sys.argv[1] == "--run":
-        _run(int(sys.argv[2]))
+        for count in map(int, sys.argv[2:]):  # each begins with what the imports take
+            process = multiprocessing.get_context("fork").Process(target=_run, args=(count,))
+            process.start()
+            process.join()
+            if process.exitcode:
+                sys.exit(process.exitcode)
     else:
-        for count in map(int, sys.argv[1:]):
-            sys.stdout.write(f"{measure(count)}\n")
-            sys.stdout.flush()
+        for found in measure(*map(int, sys.argv[1:])):
+            sys.stdout.write(f"{found}\n")

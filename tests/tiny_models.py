@@ -1,5 +1,6 @@
 """Models of the Shapes config, narrowed, and a batch for them."""
 
+import functools
 from pathlib import Path
 from typing import Any, Dict, List
 
@@ -15,11 +16,17 @@ BASE_CONFIG = Path(__file__).parents[1] / "configs" / "shapes" / "Base-Shapes-RC
 K = 3
 
 
-def make_cfg(**overrides: Any) -> CfgNode:
-    """The Shapes config, narrowed; ``a__b=1`` overrides ``MODEL.A.B``."""
+@functools.lru_cache(maxsize=None)
+def _base() -> CfgNode:
     cfg = get_cfg()
     add_seg_every_thing_config(cfg)
     cfg.merge_from_file(str(BASE_CONFIG))
+    return cfg
+
+
+def make_cfg(**overrides: Any) -> CfgNode:
+    """The Shapes config, narrowed; ``a__b=1`` overrides ``MODEL.A.B``."""
+    cfg = _base().clone()
     cfg.MODEL.DEVICE = "cpu"
     cfg.MODEL.ROI_HEADS.NUM_CLASSES = K
     cfg.MODEL.ROI_HEADS.SCORE_THRESH_TEST = 0.0

@@ -2,11 +2,9 @@
 
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
-from typing import Any, Dict, List
+from typing import Any, List
 from unittest import mock
 
 import numpy as np
@@ -18,20 +16,12 @@ from annotating import (
     report_of,
     write_data,
 )
+from forking import CONTEXT
 
 from seg_every_thing.annotation.annotator import annotate_file
 from seg_every_thing.annotation.index import Index
 from seg_every_thing.annotation.making import Masker, Work
 from seg_every_thing.annotation.masker import MadeMask
-
-SCRIPT = """
-import sys
-from pathlib import Path
-from annotating import options_for
-from seg_every_thing.annotation.annotator import annotate_file
-from test_resuming import slow
-annotate_file(options_for(Path(sys.argv[1]), output=Path(sys.argv[2])), slow)
-"""
 
 
 def slow(work: Work, index: Index) -> Masker:
@@ -52,9 +42,8 @@ def data(folder: Path, images: int = 60) -> Path:
     return write_data(folder, [[{"bbox": next(boxes)} for _ in range(3)] for _ in range(images)])
 
 
-def _env() -> Dict[str, str]:
-    here = Path(__file__).parent
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, (here, here.parent, *sys.path)))}
+def annotate_slowly(annotations: Path, output: Path) -> None:
+    annotate_file(options_for(annotations, output=output), slow)
 
 
 def test_killed_runs_end_with_the_same_bytes(tmp_path: Path) -> None:
@@ -64,15 +53,15 @@ def test_killed_runs_end_with_the_same_bytes(tmp_path: Path) -> None:
     work = path.parent / "killed.json.part"
     kills = 0
     for wait in (0.0, 0.7):
-        process = subprocess.Popen(
-            [sys.executable, "-c", SCRIPT, str(path), str(killed)], env=_env()
-        )
-        while not list(work.glob("masks-*.sqlite")) and process.poll() is None:
+        process = CONTEXT.Process(target=annotate_slowly, args=(path, killed))
+        process.start()
+        while not list(work.glob("masks-*.sqlite")) and process.is_alive():
             time.sleep(0.02)
         time.sleep(wait)
-        process.send_signal(signal.SIGKILL)
-        kills += process.wait() == -signal.SIGKILL
-        assert not killed.exists() or process.returncode == 0
+        process.kill()
+        process.join()
+        kills += process.exitcode == -signal.SIGKILL
+        assert not killed.exists() or process.exitcode == 0
     assert kills
     assert path.read_bytes()
     annotate_file(options_for(path, output=killed), masks_are_ellipses)
@@ -182,15 +171,19 @@ def _ended_at(name: str) -> Any:
     return replace_but
 
 
+def is_refused(path: Path) -> None:
+    with pytest.raises(ValueError, match="is in use by"):
+        annotated(path)
+
+
 def test_one_run_at_a_time(tmp_path: Path) -> None:
     path = data(tmp_path / "d", images=2)
 
     def second(work: Work, index: Index) -> Masker:
-        script = f"from annotating import *; annotated(Path({str(path)!r}))"
-        done = subprocess.run(
-            [sys.executable, "-c", script], env=_env(), capture_output=True, text=True, check=False
-        )
-        assert "is in use by" in done.stderr
+        process = CONTEXT.Process(target=is_refused, args=(path,))
+        process.start()
+        process.join()
+        assert process.exitcode == 0
         return masks_are_ellipses(work, index)
 
     annotated(path, second)
@@ -198,7 +191,9 @@ def test_one_run_at_a_time(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("num_gpus", [1, 2])
-def test_shards_and_processes_merge_in_order(num_gpus: int, tmp_path: Path) -> None:
+def test_shards_and_processes_merge_in_order(
+    num_gpus: int, tmp_path: Path, forked_workers: None
+) -> None:
     path = data(tmp_path / "d", images=7)
     annotated(path, output=path.parent / "whole.json")
     if num_gpus == 1:

@@ -17,8 +17,6 @@ from seg_every_thing.annotation.review import write_review
 from seg_every_thing.annotation.review_crops import crop_of
 from seg_every_thing.annotation.review_items import CropMask, ReviewItem
 
-pytestmark = pytest.mark.xdist_group("chromium")  # one browser, one page
-
 COUNT = 10_000
 
 

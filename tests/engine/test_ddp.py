@@ -1,24 +1,21 @@
 """Two processes under DDP on CPU: one of them without any mask."""
 
-import os
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from conftest import unregister
-from detectron2.engine import launch
 from detectron2.utils import comm
 from detectron2.utils.events import EventStorage
-from helpers import shapes_config
+from helpers import CONFIGS, TINY, shapes_config
 
+import projects_train_net
 from seg_every_thing import Trainer, register_shapes
+from seg_every_thing.engine.ranks import launch
 from seg_every_thing.engine.teaching import write_taught_masks
 
-ROOT = Path(__file__).resolve().parents[2]
-
+pytestmark = pytest.mark.usefixtures("forked_workers")
 
 MASK = "MODEL.ROI_MASK_HEAD."
 BOX_LOSSES = (
@@ -105,33 +102,18 @@ def test_a_rank_without_masks_neither_fails_nor_hangs(
     taught = tmp_path / "taught"
     cfg = shapes_config("class_agnostic", tmp_path, "MODEL.WEIGHTS", "")
     write_taught_masks(cfg, Trainer.build_model(cfg), taught, {"sha256": "0"})
-    launch(
-        _steps_with_masks_on_one_rank,
-        2,
-        dist_url="auto",
-        args=(str(tiny_shapes), str(tmp_path), str(taught), device),
-    )
+    arguments = (str(tiny_shapes), str(tmp_path), str(taught), device)
+    launch(_steps_with_masks_on_one_rank, 2, args=arguments)
 
 
-def test_projects_train_net_on_two_processes(tmp_path: Path) -> None:
-    environment = {
-        **os.environ,
-        "DETECTRON2_DATASETS": str(tmp_path / "data"),
-        "OMP_NUM_THREADS": "1",
-    }
-    register_shapes(
-        tmp_path / "data", num_train=1500, num_val=300
-    )  # what the command will look for
-    unregister("shapes_train")
-    unregister("shapes_val")
-    command = [
-        *(sys.executable, str(ROOT / "projects_train_net.py"), "--num-gpus", "2"),
-        *("--config-file", str(ROOT / "configs" / "shapes" / "maskx.yaml")),
-        *("OUTPUT_DIR", str(tmp_path / "out"), "SOLVER.MAX_ITER", "2", "DATASETS.TEST", "()"),
-        *("MODEL.FREEZE_DETECTOR", "False", "SOLVER.IMS_PER_BATCH", "2"),
+def test_projects_train_net_on_two_processes(
+    tiny_shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = [
+        *("--num-gpus", "2", "--config-file", str(CONFIGS / "shapes" / "maskx.yaml")),
+        *("OUTPUT_DIR", str(tmp_path / "out"), *map(str, TINY), "DATASETS.TEST", "()"),
+        *("MODEL.FREEZE_DETECTOR", "False"),
     ]
-    done = subprocess.run(
-        command, env=environment, capture_output=True, text=True, timeout=300, check=False
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
+    monkeypatch.setattr(sys, "argv", ["projects_train_net.py", *arguments])
+    projects_train_net.invoke_main()
     assert (tmp_path / "out" / "model_final.pth").is_file()

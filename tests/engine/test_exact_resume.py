@@ -6,12 +6,13 @@ from typing import Any, Dict, List
 
 import pytest
 import torch
-from detectron2.engine import HookBase, launch
+from detectron2.engine import HookBase
 from detectron2.utils import comm
 from detectron2.utils.env import seed_all_rng
 from helpers import shapes_config
 
 from seg_every_thing import Trainer, register_shapes
+from seg_every_thing.engine.ranks import launch
 
 OPTIONS: List[Any] = [
     *("MODEL.FREEZE_DETECTOR", False),
@@ -93,8 +94,8 @@ def _two_ranks(root: str, output: str) -> None:
     check_exact(Path(output), [2])
 
 
-def test_two_ranks(tiny_shapes: Path, tmp_path: Path) -> None:
-    launch(_two_ranks, 2, dist_url="auto", args=(str(tiny_shapes), str(tmp_path)))
+def test_two_ranks(tiny_shapes: Path, tmp_path: Path, forked_workers: None) -> None:
+    launch(_two_ranks, 2, args=(str(tiny_shapes), str(tmp_path)))
     saved = torch.load(tmp_path / "whole" / "model_final.pth", weights_only=True)
     first, second = saved["trainer"]["hooks"]["ExactResume"]["processes"]
     assert not torch.equal(first["generators"]["torch"], second["generators"]["torch"])

@@ -19,6 +19,8 @@ from seg_every_thing.study.reporting.report import COLUMNS, recovery
 from seg_every_thing.study.reporting.tables import seeds_table
 from seg_every_thing.study.running.stages import fingerprint
 
+pytestmark = pytest.mark.usefixtures("forked_workers")
+
 
 def quickstart(output: Path, *opts: Any) -> None:
     tiny: List[Any] = [v for v in TINY if v != "SEED"][:-1]

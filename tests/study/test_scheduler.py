@@ -11,6 +11,8 @@ import pytest
 
 from seg_every_thing.study.running.scheduler import Job, run_jobs
 
+pytestmark = pytest.mark.usefixtures("forked_workers")
+
 
 def nothing() -> None:
     """Initialiser of the worker processes."""
@@ -43,9 +45,9 @@ def job(folder: Path, name: str, *needs: str, seconds: float = 0.0) -> Job:
 
 def test_jobs_wait_for_what_they_need_and_others_do_not(tmp_path: Path) -> None:
     jobs = [
-        job(tmp_path, "base", seconds=1.0),
+        job(tmp_path, "base", seconds=0.3),
         job(tmp_path, "on top", "base"),
-        job(tmp_path, "alone", seconds=1.0),
+        job(tmp_path, "alone", seconds=0.3),
         job(tmp_path, "needs what is done already", "not among these jobs"),
     ]
     records = run_jobs(jobs, 2, nothing)

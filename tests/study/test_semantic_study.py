@@ -22,6 +22,8 @@ from seg_every_thing.study.reporting.results import orderings, runs_of
 from seg_every_thing.study.reporting.tables import orderings_table, plain_table
 from seg_every_thing.study.running.stages import fingerprint
 
+pytestmark = pytest.mark.usefixtures("forked_workers")
+
 TINY: List[str] = [
     *("MODEL.FC_DENSENET.STEM_CHANNELS", "5"),
     *("INPUT.MIN_SIZE_TRAIN", "(40,)", "INPUT.MIN_SIZE_TEST", "40", "MODEL.DEVICE", "cpu"),
@@ -36,17 +38,10 @@ def study(data: Path, output: Path, *more: str) -> int:
     return main([*arguments, *paths, *only, "--jobs", "2", *more, "--opts", *TINY])
 
 
-@pytest.fixture
-def study_of_camvid(camvid: Path, tmp_path: Path) -> Path:  # noqa: F811
-    assert study(camvid.parent, tmp_path / "out") == 0
-    return tmp_path / "out"
-
-
-def test_a_study_without_a_detector(
-    study_of_camvid: Path,
-    camvid: Path,  # noqa: F811
-) -> None:
-    output = study_of_camvid
+def test_a_study_without_a_detector(camvid: Path, tmp_path: Path) -> None:  # noqa: F811
+    output = tmp_path / "out"
+    assert study(camvid.parent, output) == 0
+    check_pictures(output)
     results = json.loads((output / "results.json").read_text())
     names = {f"seed{seed}/{row}" for seed in (0, 1) for row in ("fcdn", "fcdn_no_skips")}
     assert set(results["runs"]) == names
@@ -72,9 +67,9 @@ def test_a_study_without_a_detector(
     assert {p: p.stat().st_mtime_ns for p in output.rglob("*.pth")} == before
 
 
-def test_pictures_show_labels_and_predictions(study_of_camvid: Path) -> None:
+def check_pictures(output: Path) -> None:
     """The second panel has the colours of the labels, where void is black."""
-    picture = np.asarray(Image.open(study_of_camvid / "gallery_tiramisu" / "00000.png"))
+    picture = np.asarray(Image.open(output / "gallery_tiramisu" / "00000.png"))
     assert picture.shape[1] > 4 * 320
     metadata = MetadataCatalog.get("camvid_val")
     labels = np.asarray(Image.open(DatasetCatalog.get("camvid_val")[0]["sem_seg_file_name"]))

@@ -1,40 +1,29 @@
 """`seg-every-thing study` from end to end in small, and after a kill."""
 
 import json
-import os
-import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any, Dict, List
 
+import forking
 from helpers import TINY
 
-ROOT = Path(__file__).resolve().parents[2]
 OPTIONS = [str(v) for v in TINY[: TINY.index("SEED")]]
 
 
 def arguments(output: Path, *more: str) -> List[str]:
     return [
-        *(sys.executable, "-m", "seg_every_thing", "study", "--suite", "shapes", "--seeds", "1"),
-        *("--output", str(output), "--num-train", "12", "--num-val", "6", "--jobs", "2", *more),
-        *("--opts", *OPTIONS),
+        *("study", "--suite", "shapes", "--seeds", "1", "--output", str(output)),
+        *("--num-train", "12", "--num-val", "6", "--jobs", "2", *more, "--opts", *OPTIONS),
     ]
 
 
 def study(output: Path, *more: str) -> str:
     """Run the command to its end; what it logged."""
-    done = subprocess.run(
-        arguments(output, *more),
-        cwd=ROOT,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    return done.stdout
+    log = output.with_name(output.name + ".log")
+    code = forking.run(arguments(output, *more), log)
+    assert code == 0, log.read_text()[-3000:]
+    return log.read_text()
 
 
 def comparable(output: Path) -> Dict[str, Any]:
@@ -54,16 +43,13 @@ def test_a_killed_study_ends_with_the_same_tables(tmp_path: Path) -> None:
     results = comparable(tmp_path / "whole")
     check_results(results, tmp_path / "whole")
 
-    with (tmp_path / "log").open("w") as f:
-        process = subprocess.Popen(
-            arguments(tmp_path / "killed", *table), cwd=ROOT, stdout=f, stderr=f
-        )
+    process = forking.start(arguments(tmp_path / "killed", *table), tmp_path / "log")
     runs = tmp_path / "killed" / "seed0"
     deadline = time.time() + 300
     while not list(runs.glob("*/*/done.json")) and time.time() < deadline:
         time.sleep(0.1)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    process.kill()
+    process.join()
     done = {p: p.stat().st_mtime_ns for p in runs.rglob("done.json")}
     assert 2 <= len(done) < 9  # the detector and a part of the eight rows
     assert not (tmp_path / "killed" / "results.json").exists()
@@ -115,9 +101,9 @@ def test_end_to_end_rows_start_from_the_detector_and_failures_are_reported(tmp_p
 
     # A setting that only T reads breaks its rows; the others are kept.
     broken = arguments(tmp_path, *tables) + ["MODEL.WEIGHT_TRANSFER.ACTIVATION", "tanh"]
-    done = subprocess.run(broken, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 1
-    assert "2 of 5 runs failed" in done.stderr.splitlines()[-1] and "tanh" in done.stderr
+    assert forking.run(broken, tmp_path / "log") == 1
+    log = (tmp_path / "log").read_text()
+    assert "2 of 5 runs failed" in log.splitlines()[-1] and "tanh" in log
     text = (tmp_path / "tables.md").read_text()
     assert "## Failed" in text and "seed0/shapes_B/e2e_clsbox: " in text
     assert (tmp_path / "seed0" / "shapes_B" / "e2e_class_agnostic" / "done.json").is_file()
