@@ -19,8 +19,6 @@ import pytest
 from caffe2_reference import Caffe2Model, python2_pickle
 from helpers import CONFIGS, TINY
 
-pytestmark = pytest.mark.xdist_group("wheel")  # one process, so that it is built once
-
 ROOT = Path(__file__).resolve().parents[1]
 OPTIONS = [str(v) for v in [*TINY, "TEST.DETECTIONS_PER_IMAGE", 5]]
 
@@ -117,21 +115,31 @@ def test_the_guard_works(commands: Path, tmp_path: Path) -> None:
     assert done.returncode == 99 and "of the checkout" in done.stderr
 
 
+# Commands one after the other, each in a process as if it had just started.
+COMMANDS = """
+import json, multiprocessing, sys
+import seg_every_thing
+from seg_every_thing.cli import main
+
+print(seg_every_thing.__file__, seg_every_thing.model_zoo.CONFIGS, sep="\\n", flush=True)
+for arguments in json.loads(sys.argv[1]):
+    run = lambda: sys.exit(main(arguments))
+    process = multiprocessing.get_context("fork").Process(target=run)
+    process.start()
+    process.join()
+    if process.exitcode:
+        sys.exit(process.exitcode)
+"""
+
+
 def test_everything_runs_in_an_empty_folder(commands: Path, tmp_path: Path) -> None:
-    def command(*arguments: Any) -> str:
-        return call(commands / "seg-every-thing", *arguments, cwd=tmp_path)
-
-    where = "import seg_every_thing as s; print(s.__file__, s.model_zoo.CONFIGS, sep='\\n')"
-    for path in call(commands / "python", "-c", where, cwd=tmp_path).split():
-        assert Path(path).is_relative_to(commands.parent)
-
-    size = ("--num-train", 6, "--num-val", 3, "--jobs", 2)
-    command("quickstart", *size, "--output", "demo", "--opts", *OPTIONS, "SOLVER.MAX_ITER", 1)
+    size = ("--num-train", 6, "--num-val", 3, "--jobs", 1)
+    quickstart = ("quickstart", *size, "--output", "demo", "--opts", *OPTIONS)
+    call(commands / "seg-every-thing", *quickstart, "SOLVER.MAX_ITER", 1, cwd=tmp_path)
     assert json.loads((tmp_path / "demo" / "results.json").read_text())["rows"].keys() >= {"maskx"}
     assert (tmp_path / "demo" / "gallery" / "index.html").is_file()
 
-    lines = command("study", "--suite", "coco", "--dry-run", "--tables", "1c")
-    assert "-m seg_every_thing train --config-file coco/stage_two/clsbox_mlp.yaml" in lines
+    study = ("study", "--suite", "coco", "--dry-run", "--tables", "1c")
 
     # The quickstart's drawings, as data of one's own.
     (drawings,) = (tmp_path / "demo" / "data" / "shapes").iterdir()
@@ -141,17 +149,23 @@ def test_everything_runs_in_an_empty_folder(commands: Path, tmp_path: Path) -> N
         *("--val-json", data / "instances_val.json", "--val-images", data / "val"),
     ]
     config = ("--config-file", "shapes/Base-EndToEnd.yaml")
-    command("train", *config, *own, "OUTPUT_DIR", "own", *OPTIONS, "SOLVER.MAX_ITER", 1)
-    metrics = tmp_path / "own" / "inference" / "own_val" / "metrics.json"
-    assert {"bbox/AP", "segm/AP"} <= json.loads(metrics.read_text()).keys()
+    train = ("train", *config, *own, "OUTPUT_DIR", "own", *OPTIONS, "SOLVER.MAX_ITER", 1)
 
     pictures = ("--input", data / "val", "--output", "pictures", "--threshold", 0)
     trained = ("--opts", "MODEL.WEIGHTS", "own/model_final.pth")
-    command("demo", "--config-file", "own/config.yaml", *pictures, *trained)
-    assert (tmp_path / "pictures" / "index.html").is_file()
-    assert len(list((tmp_path / "pictures").glob("*.[jp][pn]g"))) == 3
+    demo = ("demo", "--config-file", "own/config.yaml", *pictures, *trained)
 
     pickled = python2_pickle({"blobs": Caffe2Model(mlp=1).blobs(), "cfg": "MODEL: {}\n"}, 2)
     (tmp_path / "X.pkl").write_bytes(pickled)
-    command("convert", "--input", "X.pkl", "--output", "Y.pth")
+    convert = ("convert", "--input", "X.pkl", "--output", "Y.pth")
+
+    arguments = json.dumps([[str(x) for x in c] for c in (study, train, demo, convert)])
+    lines = call(commands / "python", "-c", COMMANDS, arguments, cwd=tmp_path)
+    for path in lines.splitlines()[:2]:
+        assert Path(path).is_relative_to(commands.parent)
+    assert "-m seg_every_thing train --config-file coco/stage_two/clsbox_mlp.yaml" in lines
+    metrics = tmp_path / "own" / "inference" / "own_val" / "metrics.json"
+    assert {"bbox/AP", "segm/AP"} <= json.loads(metrics.read_text()).keys()
+    assert (tmp_path / "pictures" / "index.html").is_file()
+    assert len(list((tmp_path / "pictures").glob("*.[jp][pn]g"))) == 3
     assert (tmp_path / "Y.pth").is_file() and (tmp_path / "Y.yaml").is_file()
