@@ -15,6 +15,7 @@ from .quality import (
     ranking_of,
     reliability,
     scores_across_folds,
+    weights_of_classes,
 )
 
 SIZES = {"small": 32.0**2, "medium": 96.0**2, "large": float("inf")}
@@ -46,9 +47,10 @@ class Expectation:
         self._features = np.array([features for _, features, _ in compared], float)
         self.ious = np.array([iou for _, _, iou in compared], float)
 
-    def fit_score(self) -> ScoreModel:
-        """The score for the masks that were made."""
-        return fit_score(self._features, self.ious, self._images)
+    def fit_score(self, of_other_classes: bool = False) -> ScoreModel:
+        """The score for the masks that were made, of these classes or of others."""
+        weights = weights_of_classes(self._classes) if of_other_classes else None
+        return fit_score(self._features, self.ious, self._images, weights)
 
     def error_of_classes(self, model: ScoreModel) -> Optional[float]:
         """How far the expected IoU of a class is off, in percent; see

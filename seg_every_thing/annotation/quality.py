@@ -21,6 +21,7 @@ FEWEST_OF_CLASS = 5
 _FOLDS = 5
 _RIDGE = 3.0  # in objects: what a weight costs
 _BIN = 12  # objects in a bin of the calibration, at least
+_SPREADS = 4.0  # (s / t)^2: IoUs vary within a class about twice as much as between classes
 
 
 class Scores(NamedTuple):
@@ -70,7 +71,12 @@ class ScoreModel:
         return np.where(features[:, FILL] > 0, raw.clip(0, 1), 0.0)
 
 
-def fit_score(features: np.ndarray, ious: np.ndarray, groups: np.ndarray) -> ScoreModel:
+def fit_score(
+    features: np.ndarray,
+    ious: np.ndarray,
+    groups: np.ndarray,
+    weights: Optional[np.ndarray] = None,
+) -> ScoreModel:
     """The score that ranks held-out masks best, calibrated on them.
 
     Args:
@@ -78,6 +84,7 @@ def fit_score(features: np.ndarray, ious: np.ndarray, groups: np.ndarray) -> Sco
         ious: (n,) IoU with the true masks.
         groups: (n,) such as images: objects of a group are never on both sides when the two ways
             are compared.
+        weights: (n,) of each mask, as of :func:`weights_of_classes`; None = the same.
 
     Returns:
         An uncalibrated one (certainty) for fewer than :data:`FEWEST` masks.
@@ -86,7 +93,22 @@ def fit_score(features: np.ndarray, ious: np.ndarray, groups: np.ndarray) -> Sco
         return ScoreModel()
     ranked = ranking_of(features, ious, groups)
     kind = "learned" if ranked["learned"] > ranked["certainty"] else "certainty"
-    return _fit(kind, features, ious)
+    return _fit(kind, features, ious, weights)
+
+
+def weights_of_classes(classes: np.ndarray) -> np.ndarray:
+    """How much each mask counts where classes are what differs: (n,), of mean 1.
+
+    An unknown class is like one of these classes, not like one of their masks, so a class of many
+    masks must not decide.  In a random-effects model the mean of a class of m masks varies by
+    t^2 + s^2 / m.  The class counts as its inverse, and each of its masks as 1 / (m + s^2 / t^2).
+
+    Args:
+        classes: (n,) of each mask.
+    """
+    _, place, counts = np.unique(classes, return_inverse=True, return_counts=True)
+    weights = 1 / (counts[place] + _SPREADS)
+    return weights / weights.mean()
 
 
 def ranking_of(features: np.ndarray, ious: np.ndarray, groups: np.ndarray) -> Dict[str, float]:
@@ -156,22 +178,28 @@ def reliability(scores: np.ndarray, ious: np.ndarray, bins: int = 10) -> List[Di
     ]
 
 
-def _fit(kind: str, features: np.ndarray, ious: np.ndarray) -> ScoreModel:
+def _fit(
+    kind: str, features: np.ndarray, ious: np.ndarray, counts: Optional[np.ndarray] = None
+) -> ScoreModel:
+    counts = np.ones(len(ious)) if counts is None else counts
     mean, scale = features.mean(axis=0), features.std(axis=0) + 1e-6
     z = (features - mean) / scale
     cost = _RIDGE * np.eye(z.shape[1])
-    weights = np.linalg.solve(z.T @ z + cost, z.T @ (ious - ious.mean()))
+    middle = np.average(ious, weights=counts)
+    weights = np.linalg.solve(z.T @ (counts[:, None] * z) + cost, z.T @ (counts * (ious - middle)))
     model = ScoreModel(
-        kind, (*weights.tolist(), float(ious.mean())), tuple(mean.tolist()), tuple(scale.tolist())
+        kind, (*weights.tolist(), float(middle)), tuple(mean.tolist()), tuple(scale.tolist())
     )
-    return dataclasses.replace(model, knots=_calibration(model.raw(features), ious))
+    return dataclasses.replace(model, knots=_calibration(model.raw(features), ious, counts))
 
 
-def _calibration(raw: np.ndarray, ious: np.ndarray) -> Tuple[Tuple[float, float], ...]:
+def _calibration(
+    raw: np.ndarray, ious: np.ndarray, counts: np.ndarray
+) -> Tuple[Tuple[float, float], ...]:
     """Isotonic regression of bins: pools neighbours until the IoU grows with the raw value."""
     order = np.argsort(raw, kind="stable")
     blocks = [
-        [raw[i].mean(), ious[i].mean(), len(i)]
+        [np.average(v[i], weights=counts[i]) for v in (raw, ious)] + [counts[i].sum()]
         for i in np.array_split(order, max(len(order) // _BIN, 1))
     ]
     pooled: List[List[float]] = []

@@ -70,7 +70,7 @@ def write_output(
     scores = Scores(score)
     if unseen is not None:
         without = frozenset(map(encode, index.categories_without_masks()))
-        scores = Scores(score, unseen.fit_score(), without)
+        scores = Scores(score, unseen.fit_score(of_other_classes=True), without)
     output = Output(options, index, results, scores, about)
     tally = Tally(index)
     written = options.work_dir / "output.json"

@@ -13,6 +13,7 @@ from seg_every_thing.annotation.quality import (
     reliability,
     scores_across_folds,
     spearman,
+    weights_of_classes,
 )
 
 
@@ -50,6 +51,19 @@ def test_what_ranks_better_is_kept_and_calibrated(informative: int, kind: str) -
     assert abs(model(features).mean() - ious.mean()) < 0.02
     for row in reliability(scores, ious):
         assert row["score"] == pytest.approx(row["IoU"], abs=0.06)
+
+
+def test_a_class_of_many_masks_does_not_decide() -> None:
+    classes = np.array(["ant"] * 36 + ["bee"] * 4)
+    weights = weights_of_classes(classes)
+    assert weights[0] / weights[-1] == pytest.approx((4 + 4) / (36 + 4))
+    assert weights.mean() == pytest.approx(1)
+    features = np.full((40, len(FEATURES)), 0.5)  # all masks look the same
+    ious = np.where(classes == "ant", 0.9, 0.4)
+    expected = (36 / 40 * 0.9 + 4 / 8 * 0.4) / (36 / 40 + 4 / 8)
+    model = fit_score(features, ious, np.arange(40), weights)
+    assert model(features) == pytest.approx(np.full(40, expected))
+    assert fit_score(features, ious, np.arange(40))(features)[0] == pytest.approx(0.85)
 
 
 def test_few_masks_calibrate_nothing() -> None:
