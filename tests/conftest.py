@@ -20,16 +20,28 @@ from detectron2.structures import BitMasks, BoxMode, Instances, PolygonMasks
 from detectron2.utils.logger import setup_logger
 from forking import spawned_are_forked
 
-from seg_every_thing import PartialSupervisionMapper, register_shapes
+from seg_every_thing import PartialSupervisionMapper, processes, register_shapes
 
 CATEGORIES = {1: "cup", 3: "dog", 7: "kite"}  # with gaps, as in COCO
 WIDTH, HEIGHT = 96, 80
 
 # Half of what it takes to build a small model is to read its config.  libyaml reads and writes the
-# same in a fifth of the time; ``test_config_words.py`` has what PyYAML has for users.
-PYTHON_YAML = {"SafeLoader": yaml.SafeLoader, "SafeDumper": yaml.SafeDumper}
+# same in a fifth of the time; tests of what is no text use what PyYAML has for users.
+_PYTHON_YAML = {"SafeLoader": yaml.SafeLoader, "SafeDumper": yaml.SafeDumper}
 yaml.SafeLoader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 yaml.SafeDumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
+
+# Commands that train in the process of the tests would change how it allocates, for ever.
+if processes._LIBC is not None:
+    processes._LIBC.mallopt = lambda *_: 1
+
+
+@pytest.fixture
+def python_yaml(monkeypatch: pytest.MonkeyPatch) -> None:
+    """YAML as users read it."""
+    for name, value in _PYTHON_YAML.items():
+        monkeypatch.setattr(yaml, name, value)
+
 
 _serial = itertools.count()
 

@@ -4,17 +4,11 @@ from pathlib import Path
 from typing import List, Union
 
 import pytest
-import yaml
-from conftest import PYTHON_YAML
 
 from seg_every_thing.config import load_config
 from seg_every_thing.model_zoo import config_files
 
-
-@pytest.fixture(autouse=True)
-def yaml_of_users(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in PYTHON_YAML.items():
-        monkeypatch.setattr(yaml, name, value)
+pytestmark = pytest.mark.usefixtures("python_yaml")
 
 
 @pytest.mark.parametrize(

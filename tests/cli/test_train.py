@@ -119,7 +119,9 @@ def test_own_data_are_one_command(own: List[str], tmp_path: Path, capsys: Any) -
     assert {c["id"]: c["name"] for c in images["categories"]} == {1: "cup", 3: "dog", 7: "kite"}
 
 
-def test_names_that_are_not_utf_8(own: List[str], tmp_path: Path, capsys: Any) -> None:
+def test_names_that_are_not_utf_8(
+    own: List[str], tmp_path: Path, capsys: Any, python_yaml: None
+) -> None:
     """Of images, annotations and folders; an output folder is refused, which TensorBoard needs."""
     folder = tmp_path / os.fsdecode(b"caf\xe9")
     shutil.copytree(own[3], folder)
