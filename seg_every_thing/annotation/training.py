@@ -132,7 +132,7 @@ def planned(
     """
     cfg = load_config(config_file, opts)
     if budget.end is None:
-        return {"iterations": cfg.SOLVER.MAX_ITER, "minutes": None}
+        return budget.plan(Pace(0.0), 0.0, cfg.SOLVER.MAX_ITER)  # without a trial
     folder = options.work_dir / "trial"
     trial = [*opts, "SOLVER.MAX_ITER", _TRIAL, "SOLVER.CHECKPOINT_PERIOD", 10 * _TRIAL]
     minutes = _TRIAL_SHARE * (options.minutes or 0)

@@ -149,7 +149,7 @@ class KeptFeatures:
             self._store = _shared.setdefault(key, self._store)
             self._is_shared = True
         found = [self._one(body, images[i], image_key(x)) for i, x in enumerate(pixels)]
-        return {name: _padded([x[name] for x in found]) for name in found[0]}
+        return {name: ImageList.from_tensors([x[name] for x in found]).tensor for name in found[0]}
 
     def _one(self, body: nn.Module, image: torch.Tensor, key: str) -> Dict[str, torch.Tensor]:
         names = sorted(body.output_shape())
@@ -172,12 +172,3 @@ def _digest(body: nn.Module) -> str:
         digest.update(name.encode())
         digest.update(tensor.cpu().numpy().tobytes())
     return digest.hexdigest()
-
-
-def _padded(features: Sequence[torch.Tensor]) -> torch.Tensor:
-    """(C, H, W) of each image as (N, C, H, W)."""
-    height, width = (max(x.shape[i] for x in features) for i in (1, 2))
-    batch = features[0].new_zeros(len(features), len(features[0]), height, width)
-    for target, x in zip(batch, features):
-        target[:, : x.shape[1], : x.shape[2]] = x
-    return batch
