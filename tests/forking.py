@@ -1,7 +1,7 @@
 """Programs and workers of a test, forked from it: to start Python and torch anew takes seconds.
 
-What starts as it does for a user is held by ``test_wheel.py``.  With CUDA, which cannot be forked,
-processes start anew.
+What starts as it does for a user is held by ``test_wheel.py``.  These processes see no GPU, as the
+tests that start them see none: CUDA cannot be forked.
 """
 
 import contextlib
@@ -17,7 +17,7 @@ import torch
 
 from seg_every_thing.cli import main
 
-CONTEXT: Any = multiprocessing.get_context("spawn" if torch.cuda.is_available() else "fork")
+CONTEXT: Any = multiprocessing.get_context("fork")
 
 
 @contextlib.contextmanager

@@ -5,22 +5,24 @@ Each test also runs with the CPU as its device, where it is quick and says that 
 """
 
 import contextlib
+from pathlib import Path
 from typing import Any, Dict, Iterator, List, Tuple
 
 import pytest
 import torch
 from detectron2.modeling import build_model
 from detectron2.modeling.poolers import ROIPooler
-from detectron2.structures import ImageList, Instances
+from detectron2.structures import Boxes, ImageList, Instances
 from detectron2.utils.events import EventStorage
 from gpu import each_device
 from tiny_heads import as_predictions, make_features, make_heads, make_image
 from tiny_models import make_batch, make_cfg
 from waiting import forbid_waiting
 
-from seg_every_thing import PartiallySupervisedROIHeads
+from seg_every_thing import PartiallySupervisedROIHeads, Trainer
 from seg_every_thing.modeling import mask_heads, mask_rois, roi_heads
 from seg_every_thing.modeling.box_losses import BoxLosses
+from seg_every_thing.modeling.fast.acceleration import accelerate
 
 VARIANTS: Dict[str, Dict[str, Any]] = {
     "transfer": {},
@@ -144,6 +146,61 @@ def test_mixed_precision(variant: str, device: str) -> None:
         assert gradients and all(torch.isfinite(g).all() for g in gradients)
         found.append({name: loss.item() for name, loss in losses.items()})
     assert found[1] == pytest.approx(found[0], rel=0.05, abs=0.02)
+
+
+@pytest.fixture
+def full_precision(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Convolutions of a GPU round to TF32 unless they are told not to."""
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+
+
+def masks_in_given_boxes(model: torch.nn.Module) -> torch.Tensor:
+    """Probabilities (2, 1, 28, 28), on the CPU."""
+    device = model.device
+    given = Instances((64, 64), pred_boxes=Boxes(torch.tensor([[4.0, 4, 30, 30], [20, 20, 60, 60]])))
+    given.pred_classes, given.scores = torch.tensor([0, 2]), torch.ones(2)
+    with torch.no_grad():
+        (found,) = model.inference(make_batch()[:1], [given.to(device)], do_postprocess=False)
+    assert found.pred_masks.device == device
+    return found.pred_masks.cpu()
+
+
+@each_device
+@pytest.mark.parametrize("fast", [False, True])
+@pytest.mark.parametrize("architecture", ["GeneralizedRCNN", "BoxToMask"])
+def test_whole_models_in_given_boxes(
+    architecture: str, fast: bool, device: str, full_precision: None
+) -> None:
+    predictor = "transfer" if architecture == "GeneralizedRCNN" else "class_agnostic"
+    torch.manual_seed(0)
+    model = build_model(
+        make_cfg(meta_architecture=architecture, roi_mask_head__predictor=predictor)
+    ).eval()
+    torch.nn.init.normal_(model.roi_heads.mask_head.deconv.weight, std=0.3)
+    expected = masks_in_given_boxes(model)
+    assert expected.std() > 1e-3
+    model.to(device)
+    found = masks_in_given_boxes(accelerate(model) if fast else model)
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-3)
+
+
+@each_device
+def test_kept_features_change_nothing(device: str, full_precision: None, tmp_path: Path) -> None:
+    losses = []
+    for gigabytes in (0.0, 1.0):
+        torch.manual_seed(0)
+        cfg = make_cfg(
+            meta_architecture="BoxToMask",
+            roi_mask_head__predictor="class_agnostic",
+            freeze_detector=True,
+            keep_features_gb=gigabytes,
+            device=device,
+        )
+        cfg.OUTPUT_DIR = str(tmp_path)
+        model = Trainer.build_model(cfg)
+        with EventStorage():
+            losses += [sum(model(make_batch()).values()).item() for _ in range(2)]
+    assert losses == pytest.approx([losses[0]] * 4, rel=1e-5) and losses[0] > 0
 
 
 @contextlib.contextmanager

@@ -48,8 +48,8 @@ def accelerate(model: nn.Module) -> nn.Module:
         for name, child in module.named_children():
             if type(child) is ROIAlign:
                 setattr(module, name, FastROIAlign(child))
+    keep_freed_memory()  # also for a GPU: its masks end in the memory of the processor
     if any(p.device.type == "cpu" for p in fast.parameters()):
-        keep_freed_memory()
         torch.set_num_threads(torch.get_num_threads())  # NNPACK's threads, too
     if isinstance(fast, GeneralizedRCNN):
         fast.inference = functools.partial(inference_with_fast_pasting, fast.inference)
