@@ -32,7 +32,16 @@ CUT = "with a mask cut to the image"
 INCOMPLETE = "with a mask of which invalid polygons are left out"
 
 _NUMBERS = {int, float}
-_SHORTENED = reprlib.Repr()
+
+
+class _Repr(reprlib.Repr):
+    def repr_instance(self, x: Any, level: int) -> str:
+        if isinstance(x, np.generic):  # numpy 2 writes "np.float64(90.0)"
+            return self.repr1(x.item(), level)
+        return super().repr_instance(x, level)
+
+
+_SHORTENED = _Repr()
 _SHORTENED.maxlist = _SHORTENED.maxdict = 4
 _SHORTENED.maxstring = _SHORTENED.maxother = 40
 _SHORTENED.maxlevel = 3

@@ -190,9 +190,14 @@ class PartialCOCOEvaluator(COCOEvaluator):
 
 
 def _fill_in(annotation: Dict[str, Any], num_keypoints: int = 0) -> None:
-    """Bring an annotation, in place, into the form that pycocotools takes."""
+    """Bring an annotation, in place, into the form that every COCOeval takes."""
     if num_keypoints and not annotation.get("keypoints"):
         annotation.update(keypoints=[0] * 3 * num_keypoints, num_keypoints=0)  # does not count
+    mask = annotation.get("segmentation")
+    if isinstance(mask, dict) and isinstance(mask.get("counts"), list):
+        # faster-coco-eval does not take 5.0 as a number of pixels.
+        annotation["segmentation"] = {**mask, "counts": list(map(int, mask["counts"]))}
+    annotation.pop("score", None)  # means nothing here, and must be a number for compiled code
     # Box-only data sets often leave these two out.
     annotation.setdefault("iscrowd", 0)
     annotation.setdefault("area", annotation["bbox"][2] * annotation["bbox"][3])

@@ -40,13 +40,21 @@ class FewPairs:
         return super().computeIoU(imgId, catId)  # type: ignore[misc]
 
 
-def evaluation_class() -> Type[COCOeval]:
-    """The fastest COCOeval there is, for any limit of results an image."""
+def evaluation_class(ground_truth: COCO) -> Type[COCOeval]:
+    """The fastest COCOeval there is for it, for any limit of results an image."""
     # COCOeval's own summary knows no limit but 100.
     summary = {"summarize": COCOevalMaxDets.summarize}
-    if COCOeval_opt is COCOeval and COCOeval_faster is not None:
+    if COCOeval_opt is COCOeval and COCOeval_faster is not None and _is_plain(ground_truth):
         return type("FasterCOCOeval", (COCOeval_faster,), summary)
     return type("FewPairsCOCOeval", (FewPairs, COCOeval_opt), summary)
+
+
+def _is_plain(ground_truth: COCO) -> bool:
+    """Whether faster-coco-eval takes it: text, -1 and 640.0 are a TypeError there."""
+    images, categories = (ground_truth.dataset[key] for key in ("images", "categories"))
+    numbers = [image.get(key) for image in images for key in ("id", "height", "width")]
+    numbers += [category["id"] for category in categories]
+    return all(type(number) is int and number >= 0 for number in numbers)
 
 
 def results_index(ground_truth: COCO, results: Sequence[Result], task: str) -> COCO:
@@ -65,7 +73,7 @@ def results_index(ground_truth: COCO, results: Sequence[Result], task: str) -> C
         raise ValueError(f"results on image {min(unknown)}, which is not in the ground truth")
     key = "segmentation" if task == "segm" else "bbox"
     if task == "segm":
-        areas = mask_util.area([r[key] for r in results]).tolist()
+        areas = _mask_areas([r[key] for r in results])
     else:
         areas = [r[key][2] * r[key][3] for r in results]
     index = COCO()
@@ -87,6 +95,12 @@ def results_index(ground_truth: COCO, results: Sequence[Result], task: str) -> C
     }
     index.createIndex()
     return index
+
+
+def _mask_areas(masks: List[Any]) -> List[int]:
+    # pycocotools 2.0.11 puts their number into a uint8, which numpy 2 refuses from 256 on.
+    parts = (masks[i : i + 255] for i in range(0, len(masks), 255))
+    return [area for part in parts for area in mask_util.area(part).tolist()]
 
 
 def evaluate_results(
@@ -119,7 +133,7 @@ def evaluate_results(
             *(coco_gt, coco_results, iou_type, kpt_oks_sigmas),
             *(cocoeval_fn, img_ids, max_dets_per_image),
         )
-    evaluation = evaluation_class()(
+    evaluation = evaluation_class(coco_gt)(
         coco_gt, results_index(coco_gt, coco_results, iou_type), iou_type
     )
     evaluation.params.maxDets = list(max_dets_per_image or [1, 10, 100])

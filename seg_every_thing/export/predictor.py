@@ -108,7 +108,7 @@ class Predictor(DefaultPredictor):
             )
         if len(boxes) != len(classes):
             raise ValueError(f"{len(boxes)} boxes need as many classes, got {len(classes)}")
-        for i, ((x0, y0, x1, y1), c) in enumerate(zip(boxes, classes)):
+        for i, ((x0, y0, x1, y1), c) in enumerate(zip(boxes.tolist(), classes)):
             if not (max(x0, 0) < min(x1, width) and max(y0, 0) < min(y1, height)):
                 raise ValueError(
                     f"box {i}, {[x0, y0, x1, y1]} (x0, y0, x1, y1), has no area inside the image "

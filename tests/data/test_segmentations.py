@@ -15,6 +15,7 @@ from seg_every_thing.data.segmentations import (
     OUTSIDE,
     SHORT,
     read_segmentation,
+    shortened,
     usable_segmentation,
 )
 
@@ -264,3 +265,11 @@ def test_the_size_of_the_image_may_be_unknown() -> None:
     assert usable_segmentation([[500.0, 500, 600, 500, 600, 600]])
     assert usable_segmentation(box_rle(BOX)) == box_rle(BOX)
     assert usable_segmentation([np.array(box_polygon(BOX)[0])])[0].tolist() == box_polygon(BOX)[0]
+
+
+def test_numbers_of_numpy_in_a_message() -> None:
+    assert shortened([np.float64(90), np.int32(2), np.bool_(True), np.str_("a")]) == (
+        "[90.0, 2, True, 'a']"
+    )
+    with pytest.raises(ValueError, match=r"got \[5.5, 2.0\]"):
+        usable_segmentation({"size": [4, 6], "counts": list(np.array([5.5, 2]))})

@@ -193,6 +193,16 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 )
 @given(edits=st.lists(EDIT, min_size=1, max_size=3), on_bad=st.sampled_from(["error", "set_aside"]))
 @example(edits=[], on_bad="error")
+@example(  # an image id below 0, for faster-coco-eval
+    edits=[("replace", 318535, 29278, -19), ("replace", 6763, 123045, 5)], on_bad="error"
+)
+@example(  # counts of which one is 0.0, for faster-coco-eval
+    edits=[
+        ("replace", 825, 3655, 29.00319883803739),
+        ("replace", 88, 3607, 0.0),
+    ],
+    on_bad="set_aside",
+)
 def test_any_file_is_counted_or_refused(folder: Path, edits: List[Any], on_bad: str) -> None:
     content: Any = good_content()
     for action, where, source, value in edits:
@@ -221,3 +231,14 @@ def test_any_file_is_counted_or_refused(folder: Path, edits: List[Any], on_bad: 
     # Both see the same objects: what is refused for one is refused for the other.
     unknown_to_training = "hold no image with an object" in "".join(refused)
     assert bool(refused) == bool(not_evaluated) or unknown_to_training
+
+
+@pytest.mark.parametrize("score", ["high", None, [1]])
+def test_a_score_of_the_ground_truth_means_nothing(folder: Path, score: Any) -> None:
+    content = good_content()
+    content["annotations"][0]["score"] = score
+    path = folder / "instances.json"
+    path.write_text(json.dumps(content))
+    unregister(NAME)
+    register_coco_instances(NAME, {}, str(path), str(folder))
+    check_evaluation("error")

@@ -4,7 +4,7 @@ import copy
 import json
 import math
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, Optional
+from typing import Any, Callable, Dict, Iterator, List, Optional
 
 import pycocotools.mask as mask_util
 import pytest
@@ -98,8 +98,47 @@ def test_some_of_the_images(predictions: List[Any], library: str) -> None:
     check_equal(ours, metrics_of(plain, predictions, ids))
 
 
+@pytest.mark.parametrize(
+    "spelled",
+    [
+        {"image_id": lambda i: -i},
+        {"image_id": float},
+        {"image_id": lambda i: f"image {i}"},
+        {"category_id": lambda i: -i},
+        {"category_id": lambda i: i + 0.5},
+        {"category_id": str},
+        {"width": float},
+    ],
+    ids=["-1", "1.0", "text", "category -1", "category 1.5", "category text", "width 640.0"],
+)
+def test_ids_and_sizes_of_any_kind(
+    predictions: List[Any], tmp_path: Path, library: str, spelled: Dict[str, Callable[[int], Any]]
+) -> None:
+    plain = COCO(MetadataCatalog.get(DATA).json_file)
+    results = [
+        {**r, "category_id": r["category_id"] + 1} for p in predictions for r in p["instances"]
+    ]
+    odd = COCO()
+    odd.dataset = copy.deepcopy(plain.dataset)
+    odd_results = [dict(r) for r in results]
+    keys = {"image_id": "images", "category_id": "categories", "width": "images"}
+    for key, kind in spelled.items():
+        for entry in odd.dataset[keys[key]]:
+            own = "width" if key == "width" else "id"
+            entry[own] = kind(entry[own])
+        for entry in (odd.dataset["annotations"] + odd_results) * (key != "width"):
+            entry[key] = kind(entry[key])
+    odd.createIndex()
+    for task in ("bbox", "segm"):
+        expected = evaluate_results(plain, [dict(r) for r in results], task).stats
+        assert evaluate_results(odd, odd_results, task).stats == pytest.approx(expected, rel=1e-12)
+        assert expected[0] > 0
+
+
 def test_the_libraries_are_what_is_there(library: str) -> None:
-    bases = {c.__module__.split(".")[0] for c in coco_fast.evaluation_class().__mro__}
+    truth = COCO()
+    truth.dataset = {"images": [{"id": 1, "height": 4, "width": 6}], "categories": [{"id": 3}]}
+    bases = {c.__module__.split(".")[0] for c in coco_fast.evaluation_class(truth).__mro__}
     assert ("faster_coco_eval" in bases) == (library == "faster-coco-eval")
     assert ("detectron2" in bases) == (library == "compiled")
 
@@ -109,7 +148,7 @@ def test_the_official_one_is_used_where_it_is_asked_for(
 ) -> None:
     used = []
     monkeypatch.setattr(
-        "seg_every_thing.evaluation.coco_fast.evaluation_class", lambda: used.append(1)
+        "seg_every_thing.evaluation.coco_fast.evaluation_class", lambda _: used.append(1)
     )
     evaluator = PartialCOCOEvaluator(DATA, tasks=("bbox",), use_fast_impl=False)
     assert metrics_of(evaluator, predictions)["bbox"]["AP"] > 1 and not used

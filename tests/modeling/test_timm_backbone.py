@@ -106,16 +106,16 @@ def test_fpn_inputs_that_cannot_work_are_named(wanted):
 
 
 def test_frozen_layer_by_hand():
-    layer = timm.layers.BatchNormAct2d(1, eps=0.0, act_layer=nn.ReLU6).eval()
+    layer = timm.layers.BatchNormAct2d(1, eps=1.0, act_layer=nn.ReLU6).eval()
     for tensor, value in (
-        *((layer.running_mean, 1.0), (layer.running_var, 4.0)),
+        *((layer.running_mean, 1.0), (layer.running_var, 3.0)),
         *((layer.weight, 6.0), (layer.bias, 2.0)),
     ):
         tensor.data.fill_(value)
     net = nn.Sequential(layer)
     freeze_batch_norm(net)
     assert isinstance(net[0], FrozenBatchNorm2d)
-    # (x - 1) / 2 * 6 + 2, held within [0, 6]
+    # (x - 1) / sqrt(3 + 1) * 6 + 2, held within [0, 6]
     x = torch.tensor([-1.0, 1.0, 2.0, 9.0]).view(1, 1, 2, 2)
     assert net(x).flatten().tolist() == [0.0, 2.0, 5.0, 6.0]
 
