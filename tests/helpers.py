@@ -1,7 +1,9 @@
 """Small models and comparisons that several test files use."""
 
+import os
 import subprocess
 import sys
+import sysconfig
 from pathlib import Path
 from typing import Any, Dict, List
 
@@ -34,12 +36,29 @@ def shapes_config(name: str, output: Path, *opts: Any) -> CfgNode:
     )
 
 
+def package_folders() -> List[str]:
+    """Where packages are found, detectron2 among them: not Python's own, nor this checkout."""
+    root, prefix = f"{CONFIGS.parent}{os.sep}", f"{sys.prefix}{os.sep}"
+    own = {sysconfig.get_path("stdlib"), sysconfig.get_path("platstdlib")}
+    own |= {os.path.join(folder, "lib-dynload") for folder in own}
+    return [
+        folder
+        for folder in dict.fromkeys(map(os.path.realpath, filter(None, sys.path)))
+        if os.path.isdir(folder)
+        and folder not in set(map(os.path.realpath, own))
+        and (not f"{folder}{os.sep}".startswith(root) or folder.startswith(prefix))
+    ]
+
+
 def run_in_foreign_project(script: str, folder: Path) -> "subprocess.CompletedProcess[str]":
     """Run a Python script in a fresh interpreter and an empty folder, with our package in reach."""
+    # What Python does not find by itself is on PYTHONPATH, or in a folder that a .pth file names.
+    there = {os.path.realpath(sysconfig.get_path(key)) for key in ("purelib", "platlib")}
+    folders = [str(CONFIGS.parent), *(f for f in package_folders() if f not in there)]
     return subprocess.run(
         [sys.executable, "-c", script],
         cwd=folder,
-        env={"PYTHONPATH": str(CONFIGS.parent), "PATH": "", "OMP_NUM_THREADS": "1"},
+        env={"PYTHONPATH": os.pathsep.join(folders), "PATH": "", "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
         check=False,

@@ -10,14 +10,13 @@ import re
 import shutil
 import subprocess
 import sys
-import sysconfig
 import zipfile
 from pathlib import Path
 from typing import Any
 
 import pytest
 from caffe2_reference import Caffe2Model, python2_pickle
-from helpers import CONFIGS, TINY
+from helpers import CONFIGS, TINY, package_folders
 
 ROOT = Path(__file__).resolve().parents[1]
 OPTIONS = [str(v) for v in [*TINY, "TEST.DETECTIONS_PER_IMAGE", 5]]
@@ -82,8 +81,10 @@ def commands(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     call(*pip, "install", *offline, wheel, cwd=environment.parent)
     (packages,) = environment.glob("lib/python*/site-packages")
     # Only now, or pip would take the package as installed already.
-    (packages / "of_the_tests.pth").write_text(sysconfig.get_path("purelib") + "\n")
-    (packages / "sitecustomize.py").write_text(GUARD)
+    # No sitecustomize.py, as Ubuntu's Python has one of its own, which comes first.
+    lines = ["import guard_of_the_tests", *package_folders()]
+    (packages / "of_the_tests.pth").write_text("\n".join(lines) + "\n")
+    (packages / "guard_of_the_tests.py").write_text(GUARD)
     return environment / "bin"
 
 

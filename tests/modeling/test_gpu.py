@@ -57,14 +57,16 @@ def moved(inputs: List[Any], device: str) -> List[Any]:
     ]
 
 
-def losses_and_gradients(variant: str, device: str) -> Tuple[Dict[str, float], List[torch.Tensor]]:
+def losses_and_gradients(
+    variant: str, device: str
+) -> Tuple[Dict[str, torch.Tensor], List[torch.Tensor]]:
     heads, inputs = heads_and_inputs(variant)
     heads.to(device)
     with EventStorage():
         losses = heads._forward_mask(*moved(inputs, device))
     sum(losses.values()).backward()
     gradients = [p.grad.cpu() for p in heads.parameters() if p.grad is not None]
-    return {name: loss.item() for name, loss in losses.items()}, gradients
+    return {name: loss.detach().cpu() for name, loss in losses.items()}, gradients
 
 
 @each_device
@@ -72,7 +74,12 @@ def losses_and_gradients(variant: str, device: str) -> Tuple[Dict[str, float], L
 def test_losses_and_gradients_are_those_of_the_cpu(variant: str, device: str) -> None:
     expected, gradients = losses_and_gradients(variant, "cpu")
     found, on_device = losses_and_gradients(variant, device)
-    assert found == pytest.approx(expected, rel=1e-8)
+    assert found.keys() == expected.keys()
+    for name, loss in expected.items():
+        # detectron2's targets of masks are float32, and torch returns their cross-entropy in the
+        # type of the targets: loss_mask is a float32 sum, of another order on another device.
+        rtol = 1e-6 if loss.dtype == torch.float32 else 1e-8
+        torch.testing.assert_close(found[name], loss, rtol=rtol, atol=0)
     assert len(gradients) == len(on_device) > 3
     for a, b in zip(gradients, on_device):
         torch.testing.assert_close(b, a, rtol=1e-6, atol=1e-9)
@@ -157,7 +164,9 @@ def full_precision(monkeypatch: pytest.MonkeyPatch) -> None:
 def masks_in_given_boxes(model: torch.nn.Module) -> torch.Tensor:
     """Probabilities (2, 1, 28, 28), on the CPU."""
     device = model.device
-    given = Instances((64, 64), pred_boxes=Boxes(torch.tensor([[4.0, 4, 30, 30], [20, 20, 60, 60]])))
+    given = Instances(
+        (64, 64), pred_boxes=Boxes(torch.tensor([[4.0, 4, 30, 30], [20, 20, 60, 60]]))
+    )
     given.pred_classes, given.scores = torch.tensor([0, 2]), torch.ones(2)
     with torch.no_grad():
         (found,) = model.inference(make_batch()[:1], [given.to(device)], do_postprocess=False)
