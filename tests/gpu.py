@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-NEEDS_GPU = "needs a GPU that CUDA can use"
+NEEDS_GPU = "needs a GPU that CUDA can use, and `pytest -m gpu`"
 
 cuda = pytest.param(
     "cuda",

@@ -14,7 +14,7 @@ from detectron2.modeling import build_model
 from detectron2.modeling.poolers import ROIPooler
 from detectron2.structures import Boxes, ImageList, Instances
 from detectron2.utils.events import EventStorage
-from gpu import each_device
+from gpu import NEEDS_GPU, each_device
 from tiny_heads import as_predictions, make_features, make_heads, make_image
 from tiny_models import make_batch, make_cfg
 from waiting import forbid_waiting
@@ -223,7 +223,7 @@ def sync_is_an_error() -> Iterator[None]:
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU that CUDA can use")
+@pytest.mark.skipif(not torch.cuda.is_available(), reason=NEEDS_GPU)
 @each_variant
 def test_cuda_sees_no_wait_but_those_that_are_named(variant: str) -> None:
     losses_and_gradients(variant, "cuda")  # what is brought to the device once is there now
