@@ -14,6 +14,8 @@ from seg_every_thing.cli import demo
 
 CONFIG = str(Path(__file__).parent.parent / "configs" / "shapes" / "Base-Shapes-RCNN-FPN.yaml")
 TINY = [
+    *("MODEL.RESNETS.WIDTH_PER_GROUP", "4", "MODEL.RESNETS.RES2_OUT_CHANNELS", "16"),
+    *("MODEL.RESNETS.STEM_OUT_CHANNELS", "4"),
     *("MODEL.ROI_HEADS.NAME", "PartiallySupervisedROIHeads"),
     *("MODEL.ROI_MASK_HEAD.NAME", "MaskXHead"),
     *("MODEL.ROI_MASK_HEAD.NUM_CONV", "1", "MODEL.ROI_MASK_HEAD.CONV_DIM", "8"),

@@ -18,6 +18,8 @@ CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 
 # Layers so small that a training step takes a tenth of a second.
 TINY: List[Any] = [
+    *("MODEL.RESNETS.WIDTH_PER_GROUP", 4, "MODEL.RESNETS.RES2_OUT_CHANNELS", 16),
+    *("MODEL.RESNETS.STEM_OUT_CHANNELS", 4),
     *("MODEL.FPN.OUT_CHANNELS", 16),
     *("MODEL.ROI_BOX_HEAD.FC_DIM", 32),
     *("MODEL.ROI_MASK_HEAD.CONV_DIM", 8),

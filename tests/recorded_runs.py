@@ -24,6 +24,10 @@ from torch.nn import functional
 from seg_every_thing import Trainer, register_shapes
 
 STEPS = 20
+WIDTHS = (  # those of the records
+    *("MODEL.RESNETS.WIDTH_PER_GROUP", 16, "MODEL.RESNETS.RES2_OUT_CHANNELS", 64),
+    *("MODEL.RESNETS.STEM_OUT_CHANNELS", 16),
+)
 RUNS: Dict[str, Sequence[Any]] = {  # configs of configs/shapes with tiny layers, and overrides
     "maskx": ("MODEL.FREEZE_DETECTOR", False),
     "class_agnostic": ("MODEL.ROI_BOX_HEAD.CLS_AGNOSTIC_BBOX_REG", True),
@@ -58,7 +62,8 @@ def trained_and_applied(name: str, folder: Path) -> Dict[str, Any]:
     torch.set_num_threads(1)
     register_shapes(folder / "data", num_train=12, num_val=6)
     options = ("SOLVER.MAX_ITER", STEPS, "MODEL.ROI_HEADS.SCORE_THRESH_TEST", 0.0)
-    cfg = shapes_config(name, folder / name, *options, *RUNS[name], "DATASETS.TEST", ())
+    options = (*options, *WIDTHS, *RUNS[name], "DATASETS.TEST", ())
+    cfg = shapes_config(name, folder / name, *options)
     seed_all_rng(1)
     trainer = Trainer(cfg)
     losses: List[torch.Tensor] = []
