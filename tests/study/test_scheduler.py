@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Dict, List
 
 import pytest
+import torch
 
 from seg_every_thing.study.running.scheduler import Job, run_jobs
 
@@ -56,6 +57,22 @@ def test_jobs_wait_for_what_they_need_and_others_do_not(tmp_path: Path) -> None:
     assert records["alone"]["started"] < records["base"]["ended"]  # two at a time
     assert len({r["process"] for r in records.values()}) == 2
     assert (tmp_path / "on top" / "log.txt").is_file()
+
+
+def threads(seconds: float) -> Dict[str, Any]:
+    return {**note(Path(), "", seconds), "threads": torch.get_num_threads()}
+
+
+@pytest.mark.parametrize("workers", [1, 2, 3])
+def test_a_job_has_its_threads_whatever_the_workers(workers: int, tmp_path: Path) -> None:
+    jobs = [
+        Job("two", threads, (0.2,), tmp_path / "two", threads=2),
+        Job("one", threads, (0.0,), tmp_path / "one"),
+    ]
+    records = run_jobs(jobs, workers, nothing)
+    assert {name: record["threads"] for name, record in records.items()} == {"two": 2, "one": 1}
+    beside = records["one"]["started"] < records["two"]["ended"]
+    assert beside == (workers == 3)
 
 
 def test_a_failure_is_kept_and_ends_only_what_stands_on_it(tmp_path: Path) -> None:

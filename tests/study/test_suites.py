@@ -55,8 +55,9 @@ def test_a_row_differs_from_its_baseline_in_what_it_declares(suite: Suite, name:
 
 def test_the_demo_has_the_detector_of_the_studies_in_short() -> None:
     ours, theirs = (config_of(suite, r.DETECTOR) for suite in (DEMO, SHAPES))
-    assert set(differences(ours, theirs)) == {"SOLVER.MAX_ITER"}
+    assert set(differences(ours, theirs)) == {"SOLVER.MAX_ITER", "DATASETS.TEST"}
     assert ours.SOLVER.MAX_ITER < theirs.SOLVER.MAX_ITER
+    assert (DEMO.detector_threads, SHAPES.detector_threads) == (2, 1)
 
 
 def test_an_undeclared_difference_is_refused() -> None:

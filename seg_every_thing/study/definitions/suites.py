@@ -35,6 +35,7 @@ class Suite:
         leaves: row name -> config of the model zoo with base and overrides, where there is one.
         detector: stage one, or None when the base of stage two names its weights, or no row stands
             on a detector.
+        detector_threads: that stage one computes with, however many cores there are.
         on_gpus: rows run as commands, one after the other; else on the CPU cores of this machine.
     """
 
@@ -47,6 +48,7 @@ class Suite:
     figure_3: Tuple[Row, ...] = ()
     leaves: Mapping[str, str] = field(default_factory=dict)
     detector: Optional[Row] = None
+    detector_threads: int = 1
     on_gpus: bool = False
 
     def rows(self) -> Dict[str, Row]:
@@ -253,4 +255,5 @@ DEMO = replace(
     directions=SHAPES.directions[:1],
     figure_3=(),
     leaves={},
+    detector_threads=2,
 )

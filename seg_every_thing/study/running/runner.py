@@ -107,7 +107,8 @@ class StudyRunner:
 
         Args:
             runs: without detectors.
-            workers: how many jobs run at a time, with one thread each.
+            workers: how many jobs run at a time, with one thread each
+                (``Suite.detector_threads`` for a detector).
 
         Returns:
             Records by :attr:`Run.name`, detectors included; a run that failed has ``{"error"}``,
@@ -152,6 +153,7 @@ class StudyRunner:
                     Job(
                         *(features, cache_features, (self.config(stage_two[0]), cache), cache),
                         needs=(detector.name,),
+                        threads=self.suite.detector_threads,
                     )
                 )
             for run in mine:
@@ -181,6 +183,7 @@ class StudyRunner:
             *(run.name, function, arguments, self.folder(run), needs),
             iterations=arguments[0].SOLVER.MAX_ITER if run.row.learns else 0,
             weight=_WEIGHTS[run.row.stage] * (1 + run.row.rounds),
+            threads=self.suite.detector_threads if run.row.stage == "detector" else 1,
         )
 
     def _fresh(self, run: Run) -> CfgNode:

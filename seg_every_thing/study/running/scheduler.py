@@ -41,6 +41,7 @@ class Job:
         needs: names of jobs that must be complete before.
         iterations: that it will write to ``metrics.json``; 0 = unknown.
         weight: what an iteration costs, relative to other jobs, for the ETA.
+        threads: that it computes with, however many cores there are, as rounding depends on it.
     """
 
     name: str
@@ -50,17 +51,18 @@ class Job:
     needs: Tuple[str, ...] = ()
     iterations: int = 0
     weight: float = 1.0
+    threads: int = 1
 
 
 def run_jobs(
     jobs: Sequence[Job], workers: int, initializer: Callable[[], None]
 ) -> Dict[str, Record]:
-    """Run jobs with one thread each, reporting progress until the last is done.
+    """Run jobs with the threads that each asks for, reporting progress until the last is done.
 
     Args:
         jobs: those that need another come after it; what they need and is not among them counts as
             complete.
-        workers: how many run at a time.
+        workers: how many threads run at a time; a job that asks for more runs alone.
         initializer: picklable; called once in each process.
 
     Returns:
@@ -75,7 +77,7 @@ class _Run:
         self.waiting: List[Job] = list(jobs)
         self.running: Dict[Future, Job] = {}
         self.records: Dict[str, Record] = {}
-        self.workers = max(1, min(workers, len(jobs)))
+        self.workers = max(1, workers)
         self.initializer = initializer
         self.start = time.perf_counter()
 
@@ -109,7 +111,7 @@ class _Run:
     def _new_pool(self) -> ProcessPoolExecutor:
         with starting_processes():
             return ProcessPoolExecutor(
-                self.workers,
+                min(self.workers, len(self.jobs)),
                 multiprocessing.get_context("spawn"),
                 initializer=_start_worker,
                 initargs=(os.getpid(), self.initializer),
@@ -123,7 +125,8 @@ class _Run:
                 self.records[job.name] = {"error": f"needs '{failed[0]}', which failed"}
                 continue
             ready = all(n in self.records or n not in self.jobs for n in job.needs)
-            if ready and len(self.running) < self.workers:
+            busy = sum(other.threads for other in self.running.values())
+            if ready and (not busy or busy + job.threads <= self.workers):
                 self.waiting.remove(job)
                 with starting_processes():
                     self.running[pool.submit(_run_job, job)] = job
@@ -162,7 +165,6 @@ def _cost(job: Job) -> float:
 
 
 def _start_worker(parent: int, initializer: Callable[[], None]) -> None:
-    torch.set_num_threads(1)
     keep_freed_memory()
     end_with_parent(parent)
     initializer()
@@ -170,6 +172,7 @@ def _start_worker(parent: int, initializer: Callable[[], None]) -> None:
 
 def _run_job(job: Job) -> Record:
     """One job in its process; an error is its result, so that it does not end the others."""
+    torch.set_num_threads(job.threads)
     job.folder.mkdir(parents=True, exist_ok=True)
     _log_to_file_only(job.folder)
     try:
