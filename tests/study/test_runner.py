@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 from typing import Any, List
+from unittest import mock
 
 import pytest
 from conftest import unregister
@@ -17,6 +18,7 @@ from seg_every_thing.study.definitions.suites import DEMO
 from seg_every_thing.study.reporting.overlap import overlap_metrics, shared_boxes
 from seg_every_thing.study.reporting.report import COLUMNS, recovery
 from seg_every_thing.study.reporting.tables import seeds_table
+from seg_every_thing.study.running import stages
 from seg_every_thing.study.running.stages import fingerprint
 
 pytestmark = pytest.mark.usefixtures("forked_workers")
@@ -154,7 +156,10 @@ def test_fingerprints_tell_results_apart(tiny_shapes: Path, tmp_path: Path) -> N
         fingerprint(shapes_config("maskx", tmp_path, "SEED", 2)),
         fingerprint(base, "another detector"),
     ]
-    assert len({fingerprint(base), *others}) == 4
+    before = fingerprint(base)
+    assert len({before, *others}) == 4
+    with mock.patch.object(stages, "_RECIPE", "what another version of the code does"):
+        assert fingerprint(base) not in {before, *others}
 
 
 def write_truth(path: Path) -> Path:

@@ -32,7 +32,7 @@ from .stage_trainer import StageTrainer
 
 logger = logging.getLogger(__name__)
 
-_RECIPE = "2"  # raise it when the code of a stage changes what comes out of it
+_RECIPE = "3"  # raise it when the code of a stage changes what comes out of it
 
 
 def versions() -> Dict[str, str]:
@@ -45,13 +45,13 @@ def versions() -> Dict[str, str]:
 
 
 def fingerprint(cfg: CfgNode, *parents: Optional[str]) -> str:
-    """Changes with all that decides a stage's result: config, data, versions, earlier stages."""
+    """Changes with all that decides a stage's result: config, data, code, earlier stages."""
     data = [_data_version(name) for name in (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST)]
     cfg = cfg.clone()
     cfg.defrost()
     cfg.OUTPUT_DIR = ""
     cfg.MODEL.WEIGHTS = ""  # a path; what it holds is in the fingerprint of the stage before
-    text = repr((cfg.dump(), data, sorted(versions().items()), parents))
+    text = repr((cfg.dump(), data, sorted(versions().items()), _RECIPE, parents))
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
@@ -116,7 +116,7 @@ def row_fingerprint(cfg: CfgNode, parent: str) -> str:
     """Fingerprint of a row that stands on the detector with the fingerprint ``parent``."""
     embedding = Path(cfg.MODEL.WEIGHT_TRANSFER.EMBEDDING_FILE or "none")
     content = hashlib.sha256(embedding.read_bytes()).hexdigest() if embedding.is_file() else ""
-    return fingerprint(cfg, parent, _RECIPE, content)
+    return fingerprint(cfg, parent, content)
 
 
 def train_row(cfg: CfgNode, cache: Optional[Path], parent: str) -> Dict[str, Any]:
