@@ -9,6 +9,7 @@ from detectron2.config import CfgNode, get_cfg
 from detectron2.layers import ShapeSpec
 from detectron2.modeling.roi_heads import build_roi_heads
 from detectron2.structures import BitMasks, Boxes, Instances
+from torch import nn
 
 from seg_every_thing import PartiallySupervisedROIHeads, add_seg_every_thing_config
 
@@ -58,3 +59,16 @@ def make_batch() -> List[Dict[str, Any]]:
         image = torch.randint(256, (3, 64, 64), dtype=torch.uint8)
         batch.append({"image": image, "height": 64, "width": 64, "instances": x})
     return batch
+
+
+def masks_in_given_boxes(model: nn.Module) -> torch.Tensor:
+    """Probabilities (2, 1, 28, 28) of a model in two boxes of the first image, on the CPU."""
+    device = model.device
+    given = Instances(
+        (64, 64), pred_boxes=Boxes(torch.tensor([[4.0, 4, 30, 30], [20, 20, 60, 60]]))
+    )
+    given.pred_classes, given.scores = torch.tensor([0, 2]), torch.ones(2)
+    with torch.no_grad():
+        (found,) = model.inference(make_batch()[:1], [given.to(device)], do_postprocess=False)
+    assert found.pred_masks.device == device
+    return found.pred_masks.cpu()

@@ -12,11 +12,11 @@ import pytest
 import torch
 from detectron2.modeling import build_model
 from detectron2.modeling.poolers import ROIPooler
-from detectron2.structures import Boxes, ImageList, Instances
+from detectron2.structures import ImageList, Instances
 from detectron2.utils.events import EventStorage
 from gpu import NEEDS_GPU, each_device
 from tiny_heads import as_predictions, make_features, make_heads, make_image
-from tiny_models import make_batch, make_cfg
+from tiny_models import make_batch, make_cfg, masks_in_given_boxes
 from waiting import forbid_waiting
 
 from seg_every_thing import PartiallySupervisedROIHeads, Trainer
@@ -159,19 +159,6 @@ def test_mixed_precision(variant: str, device: str) -> None:
 def full_precision(monkeypatch: pytest.MonkeyPatch) -> None:
     """Convolutions of a GPU round to TF32 unless they are told not to."""
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
-
-
-def masks_in_given_boxes(model: torch.nn.Module) -> torch.Tensor:
-    """Probabilities (2, 1, 28, 28), on the CPU."""
-    device = model.device
-    given = Instances(
-        (64, 64), pred_boxes=Boxes(torch.tensor([[4.0, 4, 30, 30], [20, 20, 60, 60]]))
-    )
-    given.pred_classes, given.scores = torch.tensor([0, 2]), torch.ones(2)
-    with torch.no_grad():
-        (found,) = model.inference(make_batch()[:1], [given.to(device)], do_postprocess=False)
-    assert found.pred_masks.device == device
-    return found.pred_masks.cpu()
 
 
 @each_device

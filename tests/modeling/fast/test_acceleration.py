@@ -5,9 +5,8 @@ from typing import Any
 import pytest
 import torch
 from detectron2.modeling import build_model
-from detectron2.structures import Boxes, Instances
 from helpers import changed, snapshot
-from tiny_models import make_batch, make_cfg
+from tiny_models import make_batch, make_cfg, masks_in_given_boxes
 from torch import nn
 
 from seg_every_thing.modeling.crf_refinement import with_crf
@@ -27,18 +26,6 @@ def _model(**overrides: Any) -> nn.Module:
     return model
 
 
-def _given() -> Instances:
-    given = Instances((64, 64), pred_classes=torch.tensor([0, 2]), scores=torch.ones(2))
-    given.pred_boxes = Boxes(torch.tensor([[4.0, 4, 30, 30], [20, 20, 60, 60]]))
-    return given
-
-
-@torch.no_grad()
-def _masks(model: nn.Module) -> torch.Tensor:
-    (found,) = model.inference(make_batch()[:1], [_given()], do_postprocess=False)
-    return found.pred_masks
-
-
 @torch.no_grad()
 def test_same_masks_and_detections() -> None:
     model = _model()
@@ -46,7 +33,9 @@ def test_same_masks_and_detections() -> None:
     fast = accelerate(model)
     assert any(isinstance(m, FastConv2d) for m in fast.modules())
     assert any(isinstance(m, FastROIAlign) for m in fast.modules())
-    torch.testing.assert_close(_masks(fast), _masks(model), rtol=0, atol=1e-3)
+    torch.testing.assert_close(
+        masks_in_given_boxes(fast), masks_in_given_boxes(model), rtol=0, atol=1e-3
+    )
     want, got = (m.inference(make_batch()[:1])[0]["instances"] for m in (model, fast))
     assert len(want) == len(got) > 0
     torch.testing.assert_close(got.scores, want.scores, rtol=0, atol=1e-3)
@@ -69,11 +58,11 @@ def test_it_refuses_to_train() -> None:
 def test_later_changes_do_not_reach_the_copy() -> None:
     model = _model()
     fast = accelerate(model)
-    want = _masks(fast)
+    want = masks_in_given_boxes(fast)
     with torch.no_grad():
         for p in model.parameters():
             p.add_(0.1)
-    assert torch.equal(_masks(fast), want)
+    assert torch.equal(masks_in_given_boxes(fast), want)
 
 
 def test_the_key() -> None:
@@ -89,6 +78,8 @@ def test_with_a_crf() -> None:
     cfg.TEST.CRF = True
     model = with_crf(cfg, _model())
     fast = accelerate(model)
-    torch.testing.assert_close(_masks(fast), _masks(model), rtol=0, atol=1e-2)
+    torch.testing.assert_close(
+        masks_in_given_boxes(fast), masks_in_given_boxes(model), rtol=0, atol=1e-2
+    )
     model.roi_heads.mask_head = None  # the copy runs on modules of its own
-    _masks(fast)
+    masks_in_given_boxes(fast)
