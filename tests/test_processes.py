@@ -81,7 +81,7 @@ def test_signals_unwind(number: signal.Signals, tmp_path: Path) -> None:
     done = []
     with pytest.raises(EndedBySignal) as ended, signals_end_in_good_order():
         try:
-            os.kill(os.getpid(), number)
+            signal.raise_signal(number)
             time.sleep(10)
         finally:
             done.append("tidied up")
@@ -95,7 +95,7 @@ def test_what_a_user_has_set_stays() -> None:
     before = signal.signal(signal.SIGHUP, lambda number, _: got.append(number))
     try:
         with signals_end_in_good_order():
-            os.kill(os.getpid(), signal.SIGHUP)
+            signal.raise_signal(signal.SIGHUP)
             time.sleep(0.01)
     finally:
         signal.signal(signal.SIGHUP, before)
@@ -107,7 +107,8 @@ def test_ctrl_c_comes_after_processes_have_started() -> None:
 
     def start() -> None:
         with starting_processes():
-            os.kill(os.getpid(), signal.SIGINT)
+            # To this thread: os.kill may reach another one, and the test that comes after this.
+            signal.raise_signal(signal.SIGINT)
             begun.append(os.environ["PYTHONWARNINGS"])
 
     with pytest.raises(KeyboardInterrupt):
