@@ -33,7 +33,7 @@ format: $(READY)
 # The stamp comes last, so that an installation that broke off is done again.
 $(READY): requirements.txt setup.py
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --upgrade-strategy only-if-needed -r requirements.txt
+	$(BIN)/python -m pip install --no-compile --upgrade-strategy only-if-needed -r requirements.txt
 	$(BIN)/python -m pip install --no-build-isolation --no-deps -e .
 	touch $@
 
