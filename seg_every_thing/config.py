@@ -110,7 +110,9 @@ def add_seg_every_thing_config(cfg: CN) -> None:
     cfg.MODEL.ROI_MASK_HEAD.BOX_LOSS.AFFINITY_THRESHOLD = 0.3
     # Distance between neighbours, in pixels of the mask.
     cfg.MODEL.ROI_MASK_HEAD.BOX_LOSS.AFFINITY_DILATION = 2
-    # Share of SOLVER.MAX_ITER over which the weight of the affinity loss grows from 0.
+    # Of the loss against the mask itself as a CRF sharpens it; a start is 0.5.
+    cfg.MODEL.ROI_MASK_HEAD.BOX_LOSS.CRF_WEIGHT = 0.0
+    # Share of SOLVER.MAX_ITER over which the weights of affinity and CRF loss grow from 0.
     cfg.MODEL.ROI_MASK_HEAD.BOX_LOSS.WARMUP = 0.1
     # The whole box as the target of the mask: a control that box losses have to beat.
     cfg.MODEL.ROI_MASK_HEAD.BOX_LOSS.FILL_WEIGHT = 0.0

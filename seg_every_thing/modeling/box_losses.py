@@ -3,7 +3,8 @@
 A box says two things of the mask in it.  The mask reaches each side of the box and nothing beyond:
 the projection loss.  Neighbouring pixels of one colour mostly belong together: the affinity loss.
 Both are those of BoxInst (Tian et al., 2021), here on the RoIs of a mask head, where the box has an
-exact projection, and where the image comes as a crop of the RoI.
+exact projection, and where the image comes as a crop of the RoI.  The CRF loss looks further than
+neighbours.
 """
 
 from typing import Any, Dict, List, Sequence, Tuple
@@ -16,22 +17,9 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 from torchvision.ops import roi_align
 
 from .color_affinity import affinity_loss, rgb_to_lab
+from .crf_loss import crf_loss
+from .dice_loss import dice_loss
 from .mask_geometry import box_coverage
-
-
-def dice_loss(predicted: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-    """``1 - 2 sum(p t) / (sum(p p) + sum(t t))``: 0 where the two are equal, at most 1.
-
-    Args:
-        predicted: (R, n), values from 0 to 1.
-        target: (R, n), values from 0 to 1.
-
-    Returns:
-        (R,)
-    """
-    overlap = (predicted * target).sum(1)
-    total = (predicted * predicted + target * target).sum(1)
-    return 1 - 2 * overlap / total.clamp(min=1e-6)
 
 
 def projection_loss(logits: torch.Tensor, rois: torch.Tensor, boxes: torch.Tensor) -> torch.Tensor:
@@ -110,7 +98,7 @@ def other_objects(
 
 
 class BoxLosses(nn.Module):
-    """Projection and affinity loss on the mask logits of the RoIs of a batch.
+    """Projection, affinity and CRF loss on the mask logits of the RoIs of a batch.
 
     Everything runs in float32 at least, also under autocast.
     """
@@ -124,6 +112,7 @@ class BoxLosses(nn.Module):
         affinity_threshold: float = 0.3,
         affinity_dilation: int = 2,
         warmup: float = 0.1,
+        crf_weight: float = 0.0,
         fill_weight: float = 0.0,
         pixel_mean: Sequence[float] = (0.0, 0.0, 0.0),
         pixel_std: Sequence[float] = (1.0, 1.0, 1.0),
@@ -135,7 +124,8 @@ class BoxLosses(nn.Module):
             affinity_weight: of the affinity loss; 0 = without.
             affinity_threshold: similarity from which on two colours count as one, in (0, 1].
             affinity_dilation: distance of neighbours, in cells of the mask.
-            warmup: share of the training over which the affinity weight grows from 0.
+            warmup: share of the training over which affinity and CRF weight grow from 0.
+            crf_weight: of :func:`crf_loss`; 0 = without.
             fill_weight: of :func:`filled_box_loss`, a control; 0 = without.
             pixel_mean: what was subtracted from the images, in the order of their channels.
             pixel_std: by what they were divided after that.
@@ -152,22 +142,24 @@ class BoxLosses(nn.Module):
             ("AFFINITY_THRESHOLD", affinity_threshold, 0 < affinity_threshold <= 1),
             ("AFFINITY_DILATION", affinity_dilation, affinity_dilation >= 1),
             ("WARMUP", warmup, 0 <= warmup <= 1),
+            ("CRF_WEIGHT", crf_weight, crf_weight >= 0),
             ("FILL_WEIGHT", fill_weight, fill_weight >= 0),
         ):
             if not fits:
                 raise ValueError(f"{key}.{name} {value} is out of range")
         if not (projection_weight or affinity_weight or fill_weight):
             raise ValueError(f"{key}: PROJECTION_WEIGHT and AFFINITY_WEIGHT are both 0")
-        if affinity_weight and input_format not in ("RGB", "BGR"):
-            raise ValueError(
-                f"{key}.AFFINITY_WEIGHT above 0 needs INPUT.FORMAT 'BGR' or 'RGB', "
-                f"got '{input_format}'"
-            )
+        for name, weight in (("AFFINITY_WEIGHT", affinity_weight), ("CRF_WEIGHT", crf_weight)):
+            if weight and input_format not in ("RGB", "BGR"):
+                raise ValueError(
+                    f"{key}.{name} above 0 needs INPUT.FORMAT 'BGR' or 'RGB', got '{input_format}'"
+                )
         self.projection_weight = projection_weight
         self.affinity_weight = affinity_weight
         self.affinity_threshold = affinity_threshold
         self.affinity_dilation = affinity_dilation
         self.warmup = warmup
+        self.crf_weight = crf_weight
         self.fill_weight = fill_weight
         self.input_format = input_format
         # Not persistent: a checkpoint holds what was learned, and the config knows these.
@@ -183,6 +175,7 @@ class BoxLosses(nn.Module):
             "affinity_threshold": loss.AFFINITY_THRESHOLD,
             "affinity_dilation": loss.AFFINITY_DILATION,
             "warmup": loss.WARMUP,
+            "crf_weight": loss.CRF_WEIGHT,
             "fill_weight": loss.FILL_WEIGHT,
             "pixel_mean": cfg.MODEL.PIXEL_MEAN,
             "pixel_std": cfg.MODEL.PIXEL_STD,
@@ -212,9 +205,9 @@ class BoxLosses(nn.Module):
             progress: share of the training that is over, from 0 to 1.
 
         Returns:
-            ``loss_mask_projection``, ``loss_mask_affinity`` and ``loss_mask_filled``: means over
-            the R RoIs times their weights, or 0 times the logits without RoIs.  A loss of weight 0
-            is left out.
+            ``loss_mask_projection``, ``loss_mask_affinity``, ``loss_mask_crf`` and
+            ``loss_mask_filled``: means over the R RoIs times their weights, or 0 times the logits
+            without RoIs.  A loss of weight 0 is left out.
         """
         with torch.autocast(logits.device.type, enabled=False):
             logits = logits[:, 0].to(torch.promote_types(logits.dtype, torch.float32))
@@ -226,29 +219,35 @@ class BoxLosses(nn.Module):
             if self.fill_weight:
                 loss = filled_box_loss(logits, all_rois, all_boxes)
                 losses["loss_mask_filled"] = self.fill_weight * loss
-            if self.affinity_weight:
+            grown = min(progress / self.warmup, 1.0) if self.warmup else 1.0
+            if self.affinity_weight or self.crf_weight:
                 size = logits.shape[1:]
                 rows, columns = box_coverage(all_rois, all_boxes, size)
+                inside = (rows >= 0.5)[:, :, None] & (columns >= 0.5)[:, None]
                 of_images = zip(rois, boxes, classes, gt_boxes, gt_classes)
                 hidden = torch.cat([other_objects(*image, size) for image in of_images])
-                colors, shown = self.crop_colors(images, rois, size)
+                crops, shown = self.crop_images(images, rois, size)
+                valid = shown & ~hidden
+            if self.affinity_weight:
                 loss = affinity_loss(
                     logits,
-                    colors,
-                    (rows >= 0.5)[:, :, None] & (columns >= 0.5)[:, None],
-                    shown & ~hidden,
+                    rgb_to_lab(crops),
+                    inside,
+                    valid,
                     threshold=self.affinity_threshold,
                     dilation=self.affinity_dilation,
                 )
-                grown = min(progress / self.warmup, 1.0) if self.warmup else 1.0
                 losses["loss_mask_affinity"] = self.affinity_weight * grown * loss
+            if self.crf_weight:
+                loss = crf_loss(logits, crops, inside, valid)
+                losses["loss_mask_crf"] = self.crf_weight * grown * loss
             return {name: loss.sum() / max(len(logits), 1) for name, loss in losses.items()}
 
     @torch.no_grad()
-    def crop_colors(
+    def crop_images(
         self, images: ImageList, rois: List[torch.Tensor], size: Sequence[int]
     ) -> Tuple[torch.Tensor, torch.Tensor]:
-        """The colours in RoIs, at the resolution of their masks.
+        """The images in RoIs, at the resolution of their masks.
 
         Args:
             images: the batch as the model normalised it.
@@ -256,8 +255,8 @@ class BoxLosses(nn.Module):
             size: height and width of the masks.
 
         Returns:
-            (R, 3, height, width) LAB, and (R, height, width) bool: the pixels that lie in the image
-            as a whole.  The colours of others mean nothing.
+            (R, 3, height, width) RGB of 0 to 255, and (R, height, width) bool: the pixels that lie
+            in the image as a whole.  The colours of others mean nothing.
         """
         colors, shown = [], []
         for i, (height, width) in enumerate(images.image_sizes):
@@ -272,4 +271,4 @@ class BoxLosses(nn.Module):
             shown.append((rows > 0.999)[:, :, None] & (columns > 0.999)[:, None])
         seen = torch.cat(colors)
         rgb = seen * self.pixel_std.to(seen) + self.pixel_mean.to(seen)
-        return rgb_to_lab(rgb if self.input_format == "RGB" else rgb.flip(1)), torch.cat(shown)
+        return rgb if self.input_format == "RGB" else rgb.flip(1), torch.cat(shown)

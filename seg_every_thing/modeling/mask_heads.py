@@ -19,8 +19,8 @@ from detectron2.structures import Instances
 from fvcore.nn import weight_init
 from torch import nn
 
-from .box_losses import dice_loss
 from .choosing import in_batch, true_indices
+from .dice_loss import dice_loss
 from .mask_geometry import NUM_COORDINATES
 from .mask_mlp import MaskMLP
 from .mask_rois import has_usable_mask

@@ -9,8 +9,8 @@ from detectron2.structures import Instances
 from torch.nn import functional
 
 from ..data.box_grid import resampled
-from .box_losses import dice_loss
 from .choosing import in_batch, true_indices
+from .dice_loss import dice_loss
 from .mask_rois import has_pseudo_mask
 
 

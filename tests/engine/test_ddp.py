@@ -21,6 +21,7 @@ MASK = "MODEL.ROI_MASK_HEAD."
 BOX_LOSSES = (
     *(MASK + "BOX_LOSS.ENABLED", True, MASK + "BOX_SCALE", 1.25, MASK + "LOSS", "bce+dice"),
     *(MASK + "TRAIN_ON", "both", MASK + "BOX_JITTER", 0.05, MASK + "COORDINATES", True),
+    *(MASK + "BOX_LOSS.CRF_WEIGHT", 0.5),
 )
 RUNS = (
     ("MODEL.FREEZE_DETECTOR", False),

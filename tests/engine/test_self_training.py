@@ -20,8 +20,9 @@ CONFIG = str(CONFIGS / "shapes" / "class_agnostic.yaml")
 HEAD = "MODEL.ROI_MASK_HEAD."
 BOX_TO_MASK: List[Any] = [
     *("MODEL.META_ARCHITECTURE", "BoxToMask", "MODEL.FREEZE_DETECTOR", False),
-    *(HEAD + "BOX_SCALE", 1.25, HEAD + "BOX_LOSS.ENABLED", True, "DATASETS.MASK_CLASSES"),
-    *("shapes_A", "MODEL.WEIGHTS", "", "MODEL.DEVICE", "cpu", "DATALOADER.NUM_WORKERS", 0),
+    *(HEAD + "BOX_SCALE", 1.25, HEAD + "BOX_LOSS.ENABLED", True),
+    *(HEAD + "BOX_LOSS.CRF_WEIGHT", 0.5, "DATASETS.MASK_CLASSES", "shapes_A"),
+    *("MODEL.WEIGHTS", "", "MODEL.DEVICE", "cpu", "DATALOADER.NUM_WORKERS", 0),
 ]
 OPTS = [*TINY, *BOX_TO_MASK]
 

@@ -49,6 +49,7 @@ MASK = "MODEL.ROI_MASK_HEAD."
 BOX_LOSSES: Tuple[Any, ...] = (
     *(MASK + "BOX_LOSS.ENABLED", True, MASK + "BOX_SCALE", 1.25, MASK + "LOSS", "bce+dice"),
     *(MASK + "TRAIN_ON", "gt_boxes", MASK + "BOX_JITTER", 0.05, MASK + "COORDINATES", True),
+    *(MASK + "BOX_LOSS.CRF_WEIGHT", 0.5),
 )
 BOX_TO_MASK: Tuple[Any, ...] = (
     *("MODEL.META_ARCHITECTURE", "BoxToMask", "MODEL.WEIGHT_TRANSFER.INPUT", "embedding"),

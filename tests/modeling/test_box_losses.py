@@ -5,6 +5,7 @@ from typing import Any, Dict, List
 
 import pytest
 import torch
+from box_loss_inputs import batch, boxes_of, enlarged, mirrored
 from detectron2.config import get_cfg
 from detectron2.structures import ImageList
 
@@ -12,22 +13,13 @@ from seg_every_thing import add_seg_every_thing_config
 from seg_every_thing.modeling.box_losses import (
     BoxLosses,
     box_coverage,
-    dice_loss,
     filled_box_loss,
     other_objects,
     projection_loss,
 )
+from seg_every_thing.modeling.dice_loss import dice_loss
 
 BOTH = ("loss_mask_projection", "loss_mask_affinity")
-
-
-def boxes_of(*boxes: Any) -> torch.Tensor:
-    return torch.tensor(boxes, dtype=torch.float64).reshape(-1, 4)
-
-
-def enlarged(boxes: torch.Tensor, scale: float) -> torch.Tensor:
-    centre, half = (boxes[:, :2] + boxes[:, 2:]) / 2, (boxes[:, 2:] - boxes[:, :2]) / 2
-    return torch.cat([centre - scale * half, centre + scale * half], dim=1)
 
 
 # --- projection ---------------------------------------------------------------------------------
@@ -139,59 +131,6 @@ def test_a_jittered_box_is_still_that_of_its_object() -> None:
 # --- the module ---------------------------------------------------------------------------------
 
 
-def batch(num_rois: int = 5, seed: int = 0, side: int = 8, scale: float = 1.25) -> Dict[str, Any]:
-    """Two images of different sizes; the RoIs reach over the border and the padding."""
-    generator = torch.Generator().manual_seed(seed)
-
-    def rand(*size: int) -> torch.Tensor:
-        return torch.rand(*size, generator=generator, dtype=torch.float64)
-
-    sizes = [(40, 52), (48, 36)]
-    # Flat colours with steps between them: some neighbours are alike and some are not.
-    blocks = (rand(2, 3, 12, 13) * 40 + 100).repeat_interleave(4, 2).repeat_interleave(4, 3)
-    image_index = (torch.arange(num_rois) >= (num_rois + 1) // 2).long()
-    limit = torch.tensor([[52.0, 40.0], [36.0, 48.0]], dtype=torch.float64)[image_index]
-    first = rand(num_rois, 2) * limit * 0.5
-    boxes = torch.cat([first, first + 6 + rand(num_rois, 2) * (limit - first - 6)], dim=1)
-    classes = torch.arange(num_rois) % 3
-
-    def by_image(x: torch.Tensor) -> List[torch.Tensor]:
-        return [x[image_index == i] for i in range(2)]
-
-    return {
-        "logits": 3 * torch.randn(num_rois, 1, side, side, generator=generator).double(),
-        "rois": by_image(enlarged(boxes, scale)),
-        "boxes": by_image(boxes),
-        "classes": by_image(classes),
-        "images": ImageList(blocks, sizes),
-        "gt_boxes": by_image(boxes),
-        "gt_classes": by_image(classes),
-        "progress": 1.0,
-    }
-
-
-def mirrored(inputs: Dict[str, Any]) -> Dict[str, Any]:
-    """Each image, without its padding, from left to right."""
-    images = inputs["images"]
-    tensor = torch.full_like(images.tensor, 77.0)
-    for i, (height, width) in enumerate(images.image_sizes):
-        tensor[i, :, :height, :width] = images.tensor[i, :, :height, :width].flip(2)
-    widths = torch.tensor([float(w) for _, w in images.image_sizes], dtype=torch.float64)
-
-    def flip(of_images: List[torch.Tensor]) -> List[torch.Tensor]:
-        return [
-            torch.stack([w - b[:, 2], b[:, 1], w - b[:, 0], b[:, 3]], 1)
-            for b, w in zip(of_images, widths)
-        ]
-
-    return {
-        **inputs,
-        "logits": inputs["logits"].flip(3),
-        "images": ImageList(tensor, images.image_sizes),
-        **{name: flip(inputs[name]) for name in ("rois", "boxes", "gt_boxes")},
-    }
-
-
 def test_losses_are_weighted_means_over_the_rois() -> None:
     inputs = batch()
     losses = BoxLosses(warmup=0.0)(**inputs)
@@ -260,14 +199,14 @@ def test_padding_gives_no_edge() -> None:
     assert losses(**outside)["loss_mask_affinity"].item() == 0
 
 
-def test_cells_at_the_border_have_the_colors_of_the_image() -> None:
+def test_cells_at_the_border_show_the_image() -> None:
     """An even image whose padding is of another colour: no cell has seen any of it."""
     images = ImageList(torch.full((1, 3, 20, 20), 9.0), [(13, 11)])
     images.tensor[:, :, :13, :11] = 200
     rois = torch.tensor([[0.0, 0, 11, 13], [5, 6, 11, 13], [3, 3, 15, 20]])
-    colors, shown = BoxLosses().crop_colors(images, [rois], (4, 4))
+    crops, shown = BoxLosses().crop_images(images, [rois], (4, 4))
     assert shown[:2].all()
-    assert torch.allclose(colors[:, 0][shown], torch.tensor(80.6041), atol=0.01)
+    assert (crops.permute(0, 2, 3, 1)[shown] == 200).all()
     # Columns of 3 from 3 on, and rows of 4.25 from 3 on: two of each end before 11 and 13.
     assert shown[2].int().tolist() == [[1, 1, 0, 0], [1, 1, 0, 0], [0] * 4, [0] * 4]
 
@@ -357,18 +296,20 @@ def test_from_config() -> None:
             *("MODEL.ROI_MASK_HEAD.BOX_LOSS.AFFINITY_WEIGHT", 0.5),
             *("MODEL.ROI_MASK_HEAD.BOX_LOSS.AFFINITY_THRESHOLD", 0.2),
             *("MODEL.ROI_MASK_HEAD.BOX_LOSS.AFFINITY_DILATION", 3),
+            *("MODEL.ROI_MASK_HEAD.BOX_LOSS.CRF_WEIGHT", 0.75),
             *("MODEL.ROI_MASK_HEAD.BOX_LOSS.WARMUP", 0.25),
         ]
     )
     losses = BoxLosses(cfg)
     assert (losses.projection_weight, losses.affinity_weight) == (2.0, 0.5)
+    assert losses.crf_weight == 0.75
     assert (losses.affinity_threshold, losses.affinity_dilation) == (0.2, 3)
     assert (losses.warmup, losses.input_format) == (0.25, "BGR")
     assert losses.pixel_mean.flatten().tolist() == pytest.approx(cfg.MODEL.PIXEL_MEAN)
     defaults = get_cfg()
     add_seg_every_thing_config(defaults)
     assert vars(BoxLosses()).keys() == vars(BoxLosses(defaults)).keys()
-    for name in ("projection_weight", "affinity_weight", "affinity_threshold", "warmup"):
+    for name in ("projection_weight", "affinity_weight", "crf_weight", "warmup"):
         assert getattr(BoxLosses(), name) == getattr(BoxLosses(defaults), name)
 
 

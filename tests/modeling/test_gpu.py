@@ -38,7 +38,7 @@ def heads_and_inputs(variant: str) -> Tuple[PartiallySupervisedROIHeads, List[An
     torch.manual_seed(0)
     options = dict(VARIANTS[variant])
     if options.pop("box_losses", False):
-        options["box_losses"] = BoxLosses(warmup=0.0)
+        options["box_losses"] = BoxLosses(warmup=0.0, crf_weight=1.0)
     heads = make_heads(**options)
     rois = [make_image([2, 5], [True, False]), make_image([6, 0, 2], [True, False, True])]
     targets = [

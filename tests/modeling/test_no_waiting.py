@@ -78,7 +78,7 @@ def test_mask_loss(predictor: str, images: int) -> None:
 @pytest.mark.parametrize("images", [1, 4])
 @pytest.mark.parametrize("for_all", [False, True])
 def test_box_losses(images: int, for_all: bool) -> None:
-    heads = make_heads(box_losses=BoxLosses(warmup=0.0), box_losses_for_all=for_all)
+    heads = make_heads(box_losses=BoxLosses(warmup=0.0, crf_weight=1.0), box_losses_for_all=for_all)
     box_only = [] if for_all else ["true_indices"]
     colors = "_xyz_matrix"
     assert waits_of(heads, images) == [CLASSES, LOSS, *box_only, colors]

@@ -77,7 +77,7 @@ def test_cached_features_give_the_same_losses(detector: Path, tmp_path: Path) ->
 MASK = "MODEL.ROI_MASK_HEAD."
 BOX_LOSSES = (
     *(MASK + "BOX_LOSS.ENABLED", True, MASK + "BOX_SCALE", 1.25, MASK + "TRAIN_ON", "gt_boxes"),
-    *(MASK + "BOX_JITTER", 0.05, MASK + "LOSS", "bce+dice"),
+    *(MASK + "BOX_JITTER", 0.05, MASK + "LOSS", "bce+dice", MASK + "BOX_LOSS.CRF_WEIGHT", 0.5),
 )
 BOX_TO_MASK = (
     *("MODEL.META_ARCHITECTURE", "BoxToMask", MASK + "PREDICTOR", "class_agnostic"),
