@@ -99,7 +99,7 @@ def build_roi_heads(branch: MaskBranch) -> StandardROIHeads:
     if branch.model == "ours+mlp":
         mlp = MaskMLP(branch.channels * (2 * branch.side) ** 2, 2 * branch.side)
     if branch.model == "ours+boxes":
-        common.update(box_losses=BoxLosses(), box_losses_for_all=True)
+        common.update(box_losses=BoxLosses(crf_weight=0.5), box_losses_for_all=True)
     return PartiallySupervisedROIHeads(
         mask_head=MaskXHead(
             mask_shape, num_classes=branch.num_classes, conv_dims=conv_dims, mlp=mlp
