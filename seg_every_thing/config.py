@@ -105,6 +105,8 @@ def add_seg_every_thing_config(cfg: CN) -> None:
     # "box_only": objects without a usable mask; "all": those with one, too.
     cfg.MODEL.ROI_MASK_HEAD.BOX_LOSS.APPLY_TO = "box_only"
     cfg.MODEL.ROI_MASK_HEAD.BOX_LOSS.PROJECTION_WEIGHT = 1.0
+    # Boxes may be too large by so many pixels (of the resized image) on each side.
+    cfg.MODEL.ROI_MASK_HEAD.BOX_LOSS.MARGIN = 0.0
     cfg.MODEL.ROI_MASK_HEAD.BOX_LOSS.AFFINITY_WEIGHT = 1.0
     # Two pixels are of one colour when exp(-distance / 2) in LAB is at least this.
     cfg.MODEL.ROI_MASK_HEAD.BOX_LOSS.AFFINITY_THRESHOLD = 0.3

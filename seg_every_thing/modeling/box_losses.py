@@ -22,7 +22,9 @@ from .dice_loss import dice_loss
 from .mask_geometry import box_coverage
 
 
-def projection_loss(logits: torch.Tensor, rois: torch.Tensor, boxes: torch.Tensor) -> torch.Tensor:
+def projection_loss(
+    logits: torch.Tensor, rois: torch.Tensor, boxes: torch.Tensor, margin: float = 0.0
+) -> torch.Tensor:
     """How far the shadows of a mask on the two axes are from those of its box.
 
     The shadow of a mask is the maximum of its probabilities over rows, or over columns.
@@ -31,14 +33,26 @@ def projection_loss(logits: torch.Tensor, rois: torch.Tensor, boxes: torch.Tenso
         logits: (R, H, W).
         rois: (R, 4), what the logits lie on.
         boxes: (R, 4), the boxes of the objects.
+        margin: boxes may be too large by so many pixels on each side, though by no more than an
+            eighth of it.  What lies there does not count.
 
     Returns:
         (R,) values from 0 (the shadows are the box's) to 2.
     """
-    rows, columns = box_coverage(rois, boxes, logits.shape[1:])
+    shadows = box_coverage(rois, boxes, logits.shape[1:])
     probabilities = logits.sigmoid()
-    on_rows = dice_loss(probabilities.amax(dim=2), rows)
-    return on_rows + dice_loss(probabilities.amax(dim=1), columns)
+    maxima = probabilities.amax(dim=2), probabilities.amax(dim=1)
+    if margin:
+        least = box_coverage(rois, _without_margin(boxes, margin), logits.shape[1:])
+        counts = [1 - (most - few) for most, few in zip(shadows, least)]
+        maxima = maxima[0] * counts[0], maxima[1] * counts[1]
+        shadows = shadows[0] * counts[0], shadows[1] * counts[1]
+    return dice_loss(maxima[0], shadows[0]) + dice_loss(maxima[1], shadows[1])
+
+
+def _without_margin(boxes: torch.Tensor, margin: float) -> torch.Tensor:
+    inwards = ((boxes[:, 2:] - boxes[:, :2]) / 8).clamp(max=margin)
+    return torch.cat([boxes[:, :2] + inwards, boxes[:, 2:] - inwards], dim=1)
 
 
 def filled_box_loss(logits: torch.Tensor, rois: torch.Tensor, boxes: torch.Tensor) -> torch.Tensor:
@@ -113,6 +127,7 @@ class BoxLosses(nn.Module):
         affinity_dilation: int = 2,
         warmup: float = 0.1,
         crf_weight: float = 0.0,
+        margin: float = 0.0,
         fill_weight: float = 0.0,
         pixel_mean: Sequence[float] = (0.0, 0.0, 0.0),
         pixel_std: Sequence[float] = (1.0, 1.0, 1.0),
@@ -126,6 +141,7 @@ class BoxLosses(nn.Module):
             affinity_dilation: distance of neighbours, in cells of the mask.
             warmup: share of the training over which affinity and CRF weight grow from 0.
             crf_weight: of :func:`crf_loss`; 0 = without.
+            margin: of :func:`projection_loss`, in pixels of the image as the model sees it.
             fill_weight: of :func:`filled_box_loss`, a control; 0 = without.
             pixel_mean: what was subtracted from the images, in the order of their channels.
             pixel_std: by what they were divided after that.
@@ -143,6 +159,7 @@ class BoxLosses(nn.Module):
             ("AFFINITY_DILATION", affinity_dilation, affinity_dilation >= 1),
             ("WARMUP", warmup, 0 <= warmup <= 1),
             ("CRF_WEIGHT", crf_weight, crf_weight >= 0),
+            ("MARGIN", margin, margin >= 0),
             ("FILL_WEIGHT", fill_weight, fill_weight >= 0),
         ):
             if not fits:
@@ -160,6 +177,7 @@ class BoxLosses(nn.Module):
         self.affinity_dilation = affinity_dilation
         self.warmup = warmup
         self.crf_weight = crf_weight
+        self.margin = margin
         self.fill_weight = fill_weight
         self.input_format = input_format
         # Not persistent: a checkpoint holds what was learned, and the config knows these.
@@ -176,6 +194,7 @@ class BoxLosses(nn.Module):
             "affinity_dilation": loss.AFFINITY_DILATION,
             "warmup": loss.WARMUP,
             "crf_weight": loss.CRF_WEIGHT,
+            "margin": loss.MARGIN,
             "fill_weight": loss.FILL_WEIGHT,
             "pixel_mean": cfg.MODEL.PIXEL_MEAN,
             "pixel_std": cfg.MODEL.PIXEL_STD,
@@ -214,7 +233,7 @@ class BoxLosses(nn.Module):
             losses = {}
             all_rois, all_boxes = torch.cat(rois), torch.cat(boxes)
             if self.projection_weight:
-                loss = projection_loss(logits, all_rois, all_boxes)
+                loss = projection_loss(logits, all_rois, all_boxes, self.margin)
                 losses["loss_mask_projection"] = self.projection_weight * loss
             if self.fill_weight:
                 loss = filled_box_loss(logits, all_rois, all_boxes)

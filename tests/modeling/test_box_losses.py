@@ -80,6 +80,40 @@ def test_a_mask_that_fills_an_enlarged_roi_has_projection_loss() -> None:
     assert loss.item() == pytest.approx(2 * expected) and loss.item() > 0.2
 
 
+def filled(*cells: int) -> torch.Tensor:
+    """Logits (1, 8, 8) of a mask that fills columns and rows from, to."""
+    first, last = cells
+    mask = torch.full((1, 8, 8), -50.0, dtype=torch.float64)
+    mask[:, first:last, first:last] = 50
+    return mask
+
+
+def test_what_lies_in_the_margin_of_a_box_does_not_count() -> None:
+    """8 x 8 cells of 2 pixels, all of them in the box."""
+    boxes = boxes_of((0, 0, 16, 16))
+
+    def loss(mask: torch.Tensor, margin: float) -> float:
+        return projection_loss(mask, boxes, boxes, margin).item()
+
+    for mask in (filled(0, 8), filled(1, 7), filled(0, 7)):
+        assert loss(mask, 2.0) == pytest.approx(0, abs=1e-9)
+    # On each axis six of eight cells; and half of the two others, where half of them counts.
+    assert loss(filled(1, 7), 0.0) == pytest.approx(2 * (1 - 2 * 6 / (6 + 8)))
+    assert loss(filled(1, 7), 1.0) == pytest.approx(2 * (1 - 2 * 6 / (6 + 6 + 2 * 0.5**2)))
+    # Nor more than an eighth of a side.
+    assert loss(filled(2, 6), 100.0) == loss(filled(2, 6), 2.0)
+    assert loss(filled(2, 6), 2.0) == pytest.approx(2 * (1 - 2 * 4 / (4 + 6)))
+
+
+def test_a_margin_ends_at_the_box() -> None:
+    """What a mask has outside of its box counts as ever."""
+    roi, boxes = boxes_of((0, 0, 16, 16)), boxes_of((4, 4, 12, 12))
+    full = projection_loss(filled(0, 8), roi, boxes, 1.0).item()
+    # Of the four cells of the box, two count, and two half; four lie outside.
+    inside = 2 + 2 * 0.5**2
+    assert full == pytest.approx(2 * (1 - 2 * inside / (4 + 2 * inside)))
+
+
 def test_an_empty_mask_has_all_of_the_projection_loss() -> None:
     boxes = boxes_of((10, 20, 42, 60))
     nothing = torch.full((1, 28, 28), -50.0, dtype=torch.float64)
@@ -297,19 +331,20 @@ def test_from_config() -> None:
             *("MODEL.ROI_MASK_HEAD.BOX_LOSS.AFFINITY_THRESHOLD", 0.2),
             *("MODEL.ROI_MASK_HEAD.BOX_LOSS.AFFINITY_DILATION", 3),
             *("MODEL.ROI_MASK_HEAD.BOX_LOSS.CRF_WEIGHT", 0.75),
+            *("MODEL.ROI_MASK_HEAD.BOX_LOSS.MARGIN", 1.5),
             *("MODEL.ROI_MASK_HEAD.BOX_LOSS.WARMUP", 0.25),
         ]
     )
     losses = BoxLosses(cfg)
     assert (losses.projection_weight, losses.affinity_weight) == (2.0, 0.5)
-    assert losses.crf_weight == 0.75
+    assert (losses.crf_weight, losses.margin) == (0.75, 1.5)
     assert (losses.affinity_threshold, losses.affinity_dilation) == (0.2, 3)
     assert (losses.warmup, losses.input_format) == (0.25, "BGR")
     assert losses.pixel_mean.flatten().tolist() == pytest.approx(cfg.MODEL.PIXEL_MEAN)
     defaults = get_cfg()
     add_seg_every_thing_config(defaults)
     assert vars(BoxLosses()).keys() == vars(BoxLosses(defaults)).keys()
-    for name in ("projection_weight", "affinity_weight", "crf_weight", "warmup"):
+    for name in ("projection_weight", "affinity_weight", "crf_weight", "margin", "warmup"):
         assert getattr(BoxLosses(), name) == getattr(BoxLosses(defaults), name)
 
 
@@ -322,6 +357,7 @@ def test_from_config() -> None:
         ({"affinity_threshold": 1.5}, "AFFINITY_THRESHOLD 1.5"),
         ({"affinity_dilation": 0}, "AFFINITY_DILATION 0"),
         ({"warmup": 2.0}, "WARMUP 2.0"),
+        ({"margin": -1.0}, "MARGIN -1.0"),
         ({"projection_weight": 0.0, "affinity_weight": 0.0}, "both 0"),
         ({"input_format": "YUV-BT.601"}, "INPUT.FORMAT"),
     ],
