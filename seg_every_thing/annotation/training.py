@@ -18,6 +18,7 @@ from ..modeling.box_to_mask import BODY_TIME
 from .budget import Budget, Pace, Plan
 from .formats import coco
 from .index import Index
+from .looseness import Looseness
 from .options import DEFAULT_CONFIG, Options
 from .origin import with_mask_of_crowd
 
@@ -107,11 +108,21 @@ def train_model(
     return TrainedModel(str(Path(weights).parent / "config.yaml"), ("MODEL.WEIGHTS", weights))
 
 
-def _defaults(options: Options, objects: Dict[str, int]) -> List[Any]:
+def _defaults(options: Options, objects: Dict[str, Any]) -> List[Any]:
     """What suits the data, where the user does not say otherwise."""
     an_image = max(objects["objects"] / max(objects["images"], 1), 1.0)
     batch = min(max(round(_OBJECTS_A_BATCH / min(an_image, 8)), 2), 8)
-    return ["SEED", 0, "SOLVER.IMS_PER_BATCH", max(batch, options.num_gpus)]
+    found = ["SEED", 0, "SOLVER.IMS_PER_BATCH", max(batch, options.num_gpus)]
+    cfg = load_config(options.config_file or DEFAULT_CONFIG)
+    margin = round(objects.get("looseness", 0.0) * max(cfg.INPUT.MIN_SIZE_TRAIN), 1)
+    if margin >= 1 and not cfg.MODEL.ROI_MASK_HEAD.BOX_LOSS.MARGIN:
+        logger.info(
+            "Boxes are larger than their masks: three quarters of their sides by up to %.1f pixels "
+            "of the images as trained on.  So near its sides a box does not say where a mask ends",
+            margin,
+        )
+        found += ["MODEL.ROI_MASK_HEAD.BOX_LOSS.MARGIN", margin]
+    return found
 
 
 def planned(
@@ -150,13 +161,13 @@ def planned(
     return budget.plan(pace, seconds_an_image(model), cfg.SOLVER.MAX_ITER)
 
 
-def write_training_file(path: Path, options: Options, index: Index) -> Dict[str, int]:
+def write_training_file(path: Path, options: Options, index: Index) -> Dict[str, Any]:
     """Write what a model trains on: readable images, and no mask that is held out.
 
     Ids become numbers from 1.
 
     Returns:
-        Counts of "images" and "objects".
+        Counts of "images" and "objects", and "looseness", the share of :class:`Looseness`.
 
     Raises:
         ValueError: when no image can be used.
@@ -165,7 +176,8 @@ def write_training_file(path: Path, options: Options, index: Index) -> Dict[str,
     check_targets([options.annotations], [path])
     numbers: Dict[str, int] = {}
     categories = {encode(i): number for number, i in enumerate(index.categories, 1)}
-    counts = {"images": 0, "objects": 0}
+    counts: Dict[str, Any] = {"images": 0, "objects": 0}
+    sizes, looseness = {}, Looseness()
     with written_atomically(path) as f:
         writer = MemberWriter(f)
         names = enumerate(index.categories.values(), 1)
@@ -174,6 +186,7 @@ def write_training_file(path: Path, options: Options, index: Index) -> Dict[str,
         for image in _usable_images(options, index):
             counts["images"] += 1
             numbers[encode(image["id"])] = counts["images"]
+            sizes[counts["images"]] = image["height"], image["width"]
             writer.extend([encode({**image, "id": counts["images"]})])
         if not counts["images"]:
             raise ValueError(f"no image of '{options.annotations}' can be used for training")
@@ -185,8 +198,9 @@ def write_training_file(path: Path, options: Options, index: Index) -> Dict[str,
                 counts["objects"] += 1
                 ids = {"id": counts["objects"], "image_id": image_number, "category_id": category}
                 writer.extend([encode({**annotation, **ids})])
+                looseness.add(annotation, sizes[image_number])
         writer.finish()
-    return counts
+    return {**counts, "looseness": looseness.share()}
 
 
 def _usable_images(options: Options, index: Index) -> Iterator[Dict[str, Any]]:

@@ -141,7 +141,19 @@ def test_images_are_chosen_when_there_are_many(
     counts = write_training_file(
         tmp_path / "train.json", options, Index(options.work_dir / "index.sqlite")
     )
-    assert counts == {"images": 4, "objects": 8}
+    assert counts == {"images": 4, "objects": 8, "looseness": 0.0}
+
+
+def test_boxes_that_are_larger_than_their_masks_are_noticed(path: Path, tmp_path: Path) -> None:
+    box = [20.0, 10.0, 40.0, 30.0]
+    mask = rle_of(ellipse([23.0, 13.0, 34.0, 24.0]))  # 3 pixels less on each side
+    loose = write_data(tmp_path / "loose", [[{"bbox": box, "segmentation": mask}]] * 14)
+    options = untrained(loose, config_file=str(path.parent / "tiny.yaml"), holdout=0.1)
+    annotate_file(options)
+    objects = json.loads((options.model_dir / "objects.json").read_text())
+    assert objects["looseness"] == pytest.approx(3 / 48)
+    trained = load_config(str(options.model_dir / "model" / "config.yaml"))
+    assert trained.MODEL.ROI_MASK_HEAD.BOX_LOSS.MARGIN == 3
 
 
 def test_without_any_mask_boxes_teach(path: Path) -> None:
