@@ -9,6 +9,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 READY := $(VENV)/ready
+# pip compiles nothing (--no-compile): what is imported is compiled then, and has to stay compiled.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: demo test wheel-test lint format clean
 
