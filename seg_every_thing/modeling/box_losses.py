@@ -277,17 +277,17 @@ class BoxLosses(nn.Module):
             (R, 3, height, width) RGB of 0 to 255, and (R, height, width) bool: the pixels that lie
             in the image as a whole.  The colours of others mean nothing.
         """
-        colors, shown = [], []
+        crops, shown = [], []
         for i, (height, width) in enumerate(images.image_sizes):
             # One image at a time, so that padding cannot mix with the pixels at the border.
             image = images.tensor[i : i + 1, :, :height, :width]
             mine = rois[i].to(image.dtype)
-            colors.append(roi_align(image, [mine], tuple(size), sampling_ratio=0, aligned=True))
+            crops.append(roi_align(image, [mine], tuple(size), sampling_ratio=0, aligned=True))
             whole = torch.zeros_like(rois[i])
             whole[:, 2].fill_(width)
             whole[:, 3].fill_(height)
             rows, columns = box_coverage(rois[i], whole, size)
             shown.append((rows > 0.999)[:, :, None] & (columns > 0.999)[:, None])
-        seen = torch.cat(colors)
+        seen = torch.cat(crops)
         rgb = seen * self.pixel_std.to(seen) + self.pixel_mean.to(seen)
         return rgb if self.input_format == "RGB" else rgb.flip(1), torch.cat(shown)

@@ -10,7 +10,6 @@ import torch
 from .dice_loss import dice_loss
 from .mean_field import MeanField
 
-_SURE = 1e-4
 _UNLIKE_ANY = 1e4  # a colour
 
 # Lengths are half of TEST.MEAN_FIELD's, which has 56 cells on the sides of a box: a RoI of 1.25
@@ -42,8 +41,7 @@ def crf_loss(
     """
     probabilities = logits.sigmoid()
     with torch.no_grad():
-        p = (probabilities * inside).clamp(_SURE, 1 - _SURE)[:, None]
         images = images.masked_fill(~valid[:, None], _UNLIKE_ANY)
-        refined = mean_field(torch.cat([(1 - p).log(), p.log()], dim=1), images)[:, 1].exp()
+        refined = mean_field.masks((probabilities * inside)[:, None], images)[:, 0]
         target = refined * (inside & valid)
     return dice_loss((probabilities * valid).flatten(1), target.flatten(1))

@@ -18,7 +18,6 @@ SIDE = 56
 """Cells of a box in each direction; the mask has as many afterwards."""
 MARGIN = 14
 """Cells around the box, which are background for sure."""
-_SURE = 1e-4
 
 
 def with_crf(cfg: CfgNode, model: nn.Module) -> nn.Module:
@@ -86,12 +85,11 @@ def refine_masks(mean_field: MeanField, image: torch.Tensor, instances: Instance
     masks = functional.interpolate(
         masks.float(), size=(SIDE, SIDE), mode="bilinear", align_corners=False
     )
-    p = functional.pad(masks, (margin,) * 4).clamp(_SURE, 1 - _SURE)
+    masks = functional.pad(masks, (margin,) * 4)
     rois = enlarged(boxes, (SIDE + 2 * margin) / SIDE).float()
     image = image.to(device=rois.device, dtype=torch.float32)[None]
-    crops = roi_align(image, [rois], p.shape[-2:], sampling_ratio=0, aligned=True)
-    refined = mean_field(torch.cat([(1 - p).log(), p.log()], dim=1), crops)[:, 1:].exp()
-    refined = refined[..., margin : margin + SIDE, margin : margin + SIDE]
+    crops = roi_align(image, [rois], masks.shape[-2:], sampling_ratio=0, aligned=True)
+    refined = mean_field.masks(masks, crops)[..., margin : margin + SIDE, margin : margin + SIDE]
     instances.pred_masks = (
         EnlargedROIMasks(refined[:, 0], instances.pred_masks.scale) if free else refined
     )

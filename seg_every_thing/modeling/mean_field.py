@@ -13,6 +13,8 @@ from detectron2.config import CfgNode, configurable
 
 from .neighbours import Step, first_of_pairs, second_of_pairs
 
+_SURE = 1e-4
+
 
 class MeanField:
     """Mean-field inference with an appearance and a smoothness kernel (paper, equation 3).
@@ -102,6 +104,19 @@ class MeanField:
                     second_of_pairs(message, step).addcmul_(kernel, first_of_pairs(q, step))
                 result = (unary + message).log_softmax(dim=1)
             return result
+
+    def masks(self, probabilities: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
+        """Masks as two labels, in the mask or not.
+
+        Args:
+            probabilities: (N, 1, H, W) of being in the mask; none counts as quite sure.
+            images: (N, C, H, W), values of 0 to 255.
+
+        Returns:
+            (N, 1, H, W) probabilities, in float32 at least.
+        """
+        p = probabilities.clamp(_SURE, 1 - _SURE)
+        return self(torch.cat([(1 - p).log(), p.log()], dim=1), images)[:, 1:].exp()
 
     def _kernels(self, images: torch.Tensor) -> List[Tuple[Step, torch.Tensor]]:
         """What agreement of each pair is worth: a step, and (N, 1, H', W') of its first pixels."""

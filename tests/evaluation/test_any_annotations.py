@@ -1,4 +1,4 @@
-"""2,000 COCO files with anything in them: used and counted, or refused in one line."""
+"""1,000 COCO files with anything in them: used and counted, or refused in one line."""
 
 import contextlib
 import copy

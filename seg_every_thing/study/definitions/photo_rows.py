@@ -102,7 +102,8 @@ _ON_TOP = (TRANSFER_BEST, SPECIFIC, ON_ALL, CRF, SELF_1, SELF_CRF, SELF_2)
 GIVEN = Table(
     "masks for given boxes",
     (
-        *(*_BELOW, BEST),
+        *_BELOW,
+        BEST,
         *(TRANSFER_BEST, SPECIFIC, ON_ALL, SELF_1, SELF_CRF, SELF_2, END_TO_END, BOXES_ALONE),
         *(BCE, SUPERVISED, CRF_AGNOSTIC, CRF, CRF_SUPERVISED),
         *HOURGLASS,
