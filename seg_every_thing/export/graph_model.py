@@ -1,5 +1,6 @@
 """Graphs of tensors behind the interface of detectron2's models."""
 
+import abc
 from typing import Any, Dict, List, Optional, Tuple
 
 import torch
@@ -13,7 +14,7 @@ from ..modeling.mask_geometry import EnlargedROIMasks
 from .checks import finds_boxes
 
 
-class ExportedModel(nn.Module):
+class ExportedModel(nn.Module, abc.ABC):
     """What ``inference`` of :class:`GeneralizedRCNN` gives, image by image, from other programs.
 
     A subclass says how to find objects, and masks of boxes, in an image.
@@ -30,15 +31,15 @@ class ExportedModel(nn.Module):
         head = cfg.MODEL.ROI_MASK_HEAD
         self._scale = 1.0 if head.CLIP_TO_BOX else head.BOX_SCALE
 
+    @abc.abstractmethod
     def detected(self, image: torch.Tensor) -> Tuple[torch.Tensor, ...]:
         """Boxes (N, 4), scores (N,), classes (N,), masks (N, M, M) of a float image (3, H, W)."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def prompted(
         self, image: torch.Tensor, boxes: torch.Tensor, classes: torch.Tensor
     ) -> torch.Tensor:
         """Masks (N, M, M) of boxes (N, 4) of classes (N,) in a float image (3, H, W)."""
-        raise NotImplementedError
 
     def forward(self, batched_inputs: List[Dict[str, Any]]) -> Any:
         """As in ``GeneralizedRCNN``."""
