@@ -113,7 +113,7 @@ def _defaults(options: Options, objects: Dict[str, Any]) -> List[Any]:
     an_image = max(objects["objects"] / max(objects["images"], 1), 1.0)
     batch = min(max(round(_OBJECTS_A_BATCH / min(an_image, 8)), 2), 8)
     found = ["SEED", 0, "SOLVER.IMS_PER_BATCH", max(batch, options.num_gpus)]
-    cfg = load_config(options.config_file or DEFAULT_CONFIG)
+    cfg = load_config(options.config_file or DEFAULT_CONFIG, list(options.opts))
     margin = round(objects.get("looseness", 0.0) * max(cfg.INPUT.MIN_SIZE_TRAIN), 1)
     if margin >= 1 and not cfg.MODEL.ROI_MASK_HEAD.BOX_LOSS.MARGIN:
         logger.info(

@@ -51,17 +51,19 @@ def test_what_tells_nothing() -> None:
 
 
 @pytest.mark.parametrize(
-    "config, share, margin",
+    "config, opts, share, margin",
     [
-        ("photos/box_to_mask.yaml", 0.01, [MARGIN, 3.8]),  # of 384 pixels
-        ("photos/box_to_mask.yaml", 0.002, []),  # less than a pixel
-        ("voc/box_to_mask.yaml", 0.01, []),  # which has one of its own
+        ("photos/box_to_mask.yaml", (), 0.01, [MARGIN, 3.8]),  # of 384 pixels
+        ("photos/box_to_mask.yaml", ("INPUT.MIN_SIZE_TRAIN", (192,)), 0.01, [MARGIN, 1.9]),
+        ("photos/box_to_mask.yaml", (), 0.002, []),  # less than a pixel
+        ("photos/box_to_mask.yaml", (MARGIN, 9.0), 0.01, []),  # the user's own
+        ("voc/box_to_mask.yaml", (), 0.01, []),  # which has one of its own
     ],
 )
 def test_box_losses_get_a_margin_where_boxes_are_loose(
-    config: str, share: float, margin: List[Any], tmp_path: Path
+    config: str, opts: Any, share: float, margin: List[Any], tmp_path: Path
 ) -> None:
-    options = options_for(tmp_path / "boxes.json", config_file=config)
+    options = options_for(tmp_path / "boxes.json", config_file=config, opts=opts)
     found = training._defaults(options, {"images": 2, "objects": 5, "looseness": share})
     assert found[4:] == margin
     load_config(config, found)  # keys that are there
