@@ -181,8 +181,8 @@ class StudyRunner:
     ) -> Job:
         return Job(
             *(run.name, function, arguments, self.folder(run), needs),
-            iterations=arguments[0].SOLVER.MAX_ITER if run.row.learns else 0,
-            weight=_WEIGHTS[run.row.stage] * (1 + run.row.rounds),
+            iterations=arguments[0].SOLVER.MAX_ITER * (1 + run.row.rounds) if run.row.learns else 0,
+            weight=_WEIGHTS[run.row.stage],
             threads=self.suite.detector_threads if run.row.stage == "detector" else 1,
         )
 

@@ -37,9 +37,10 @@ class Job:
         name: unique.
         function: picklable; called with ``arguments``; returns the job's record.
         arguments: picklable.
-        folder: for its ``log.txt``; its ``metrics.json`` (detectron2's) tells how far it is.
+        folder: for its ``log.txt``; its ``metrics.json`` (detectron2's) tells how far it is, beside
+            those in ``round_*`` of a job that trains several times.
         needs: names of jobs that must be complete before.
-        iterations: that it will write to ``metrics.json``; 0 = unknown.
+        iterations: that it will write to ``metrics.json``, of all rounds; 0 = unknown.
         weight: what an iteration costs, relative to other jobs, for the ETA.
         threads: that it computes with, however many cores there are, as rounding depends on it.
     """
@@ -149,7 +150,7 @@ class _Run:
         done = sum(_cost(self.jobs[name]) for name in self.records)
         parts = []
         for job in self.running.values():
-            at = min(_last_iteration(job.folder), job.iterations)
+            at = min(_iterations_done(job.folder), job.iterations)
             done += _cost(job) * at / job.iterations if job.iterations else 0
             parts.append(f"{job.name} {at}/{job.iterations}" if job.iterations else job.name)
         elapsed = time.perf_counter() - self.start
@@ -194,6 +195,10 @@ def _log_to_file_only(folder: Path) -> None:
         handler.setFormatter(logging.Formatter("[%(asctime)s %(name)s]: %(message)s"))
         log.handlers, log.propagate = [handler], False
         log.setLevel(logging.INFO)
+
+
+def _iterations_done(folder: Path) -> int:
+    return sum(map(_last_iteration, [folder, *folder.glob("round_*")]))
 
 
 def _last_iteration(folder: Path) -> int:
