@@ -8,15 +8,15 @@ from .table import Table
 
 _HEAD = "MODEL.ROI_MASK_HEAD"
 _BOX_LOSS = f"{_HEAD}.BOX_LOSS"
-_ENABLED = {f"{_BOX_LOSS}.ENABLED": True}
+ENABLED = {f"{_BOX_LOSS}.ENABLED": True}
 _RECIPE = {
-    **_ENABLED,
+    **ENABLED,
     f"{_BOX_LOSS}.AFFINITY_WEIGHT": 0.3,
     f"{_BOX_LOSS}.AFFINITY_THRESHOLD": 0.5,
     f"{_BOX_LOSS}.CRF_WEIGHT": 0.5,
     f"{_BOX_LOSS}.WARMUP": 0.3,
 }
-_TRANSFER = {
+WORD_VECTORS = {
     f"{_HEAD}.PREDICTOR": "transfer",
     "MODEL.WEIGHT_TRANSFER.INPUT": "embedding",
     "MODEL.WEIGHT_TRANSFER.EMBEDDING_FILE": "datasets/embeddings/{suite}.npy",
@@ -28,7 +28,7 @@ FILLED_BOX = Row("filled_box", "filled box (nothing learned)", "reference")
 GRABCUT = Row("grabcut", "GrabCut in the box (nothing learned)", "reference")
 
 AGNOSTIC = Row("b2m_class_agnostic", "class-agnostic, masks of A", "given_boxes")
-TRANSFER = AGNOSTIC.changed("b2m_transfer", "transfer, word vectors", _TRANSFER)
+TRANSFER = AGNOSTIC.changed("b2m_transfer", "transfer, word vectors", WORD_VECTORS)
 BCE = AGNOSTIC.changed("b2m_bce", "cross-entropy without dice", {f"{_HEAD}.LOSS": "bce"})
 SUPERVISED = AGNOSTIC.changed("b2m_supervised", "fully supervised", {}, all_masks=True)
 
@@ -37,20 +37,22 @@ AFFINITY = BEST.changed(
     "b2m_affinity", "the recipe without the CRF loss", {f"{_BOX_LOSS}.CRF_WEIGHT": 0.0}
 )
 PROJECTION = AGNOSTIC.changed(
-    "b2m_projection", "projection on B", {**_ENABLED, f"{_BOX_LOSS}.AFFINITY_WEIGHT": 0.0}
+    "b2m_projection", "projection on B", {**ENABLED, f"{_BOX_LOSS}.AFFINITY_WEIGHT": 0.0}
 )
 FILLED = AGNOSTIC.changed(
     "b2m_filled",
     "filled boxes as targets on B (control)",
     {
-        **_ENABLED,
+        **ENABLED,
         f"{_BOX_LOSS}.PROJECTION_WEIGHT": 0.0,
         f"{_BOX_LOSS}.AFFINITY_WEIGHT": 0.0,
         f"{_BOX_LOSS}.FILL_WEIGHT": 1.0,
     },
 )
 BOXES_ALONE = BEST.changed("b2m_boxes_alone", "boxes alone, no mask at all", {}, no_masks=True)
-TRANSFER_BEST = BEST.changed("b2m_transfer_best", "the recipe + transfer, word vectors", _TRANSFER)
+TRANSFER_BEST = BEST.changed(
+    "b2m_transfer_best", "the recipe + transfer, word vectors", WORD_VECTORS
+)
 SPECIFIC = BEST.changed(
     "b2m_class_specific",
     "the recipe + a filter for each class",
@@ -127,8 +129,6 @@ GIVEN = Table(
         *(FILLED.name, PROJECTION.name, BEST.name),
     ),
 )
-TABLES = {"given": GIVEN}
-
 LEAVES = {
     AGNOSTIC.name: "box_to_mask_class_agnostic.yaml",
     BEST.name: "box_to_mask.yaml",

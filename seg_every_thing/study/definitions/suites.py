@@ -4,7 +4,7 @@ from dataclasses import dataclass, field, replace
 from typing import Dict, List, Mapping, Optional, Tuple
 
 from ...data.splits import coco_random_splits, shapes_random_splits
-from . import photo_rows, semantic_rows
+from . import found_rows, photo_rows, semantic_rows
 from . import rows as r
 from .mask_rcnn_rows import LEAVES as MASK_RCNN_LEAVES
 from .mask_rcnn_rows import TABLES as MASK_RCNN_TABLES
@@ -213,10 +213,16 @@ def _photos(name: str, train_set: str, directions: Tuple[Direction, ...]) -> Sui
     return Suite(
         name=name,
         train_set=train_set,
-        bases={"reference": base, "given_boxes": base},
-        tables=photo_rows.TABLES,
+        bases={
+            **{"reference": base, "given_boxes": base},
+            "detector": f"{name}/detector_efficientnet_lite0.yaml",
+            "stage_two": f"{name}/Base-StageTwo.yaml",
+            "end_to_end": f"{name}/Base-EndToEnd.yaml",
+        },
+        tables={"given": photo_rows.GIVEN, "found": found_rows.FOUND},
         directions=directions,
         leaves={row: f"{name}/{leaf}" for row, leaf in photo_rows.LEAVES.items()},
+        detector=r.DETECTOR,
     )
 
 
@@ -233,9 +239,11 @@ CHOICES = tuple(
         suite,
         name=f"{suite.name}_choice",
         train_set=f"{suite.name}_choice_train",
-        bases=dict.fromkeys(suite.bases, f"{suite.name}/Base-Choice.yaml"),
+        bases=dict.fromkeys(r.GIVEN_BOXES, f"{suite.name}/Base-Choice.yaml"),
+        tables={"given": photo_rows.GIVEN},
         directions=(Direction("half of A -> other half", split),),
         leaves={},
+        detector=None,
     )
     for suite, split in ((PHOTOS, "voc_half"), (VOC, "voc_even_half"))
 )

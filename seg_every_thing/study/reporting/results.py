@@ -19,7 +19,7 @@ METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl")
 GIVEN_METRICS = ("mIoU", "IoU50", "IoU75", "boundary_IoU")
 COLUMNS = (
     *(f"segm/{m}{s}" for s in ("_B", "_A", "") for m in METRICS),
-    "bbox/AP",
+    *(f"bbox/AP{s}" for s in ("", "_B", "_A")),
     *(f"{task}/{m}{s}" for task in GIVEN for s in ("_B", "_A", "") for m in GIVEN_METRICS),
 )
 

@@ -69,12 +69,21 @@ _GIVEN_COLUMNS = {
     "> .75, fit": "given_fit/IoU75",
     "boundary": "given/boundary_IoU",
 }
+_FOUND_COLUMNS = {
+    f"{s} {kind} AP": f"{task}/AP_{s}"
+    for s in "BA"
+    for kind, task in (("mask", "segm"), ("box", "bbox"))
+}
 
 
 def given_boxes_table(
     suite: Suite, key: str, table: Table, summary: Mapping[str, Mapping[str, Mapping[str, Any]]]
 ) -> str:
-    """Masks at given boxes, a block a direction, and the shares of the gap that are closed."""
+    """Masks at given boxes, a block a direction, and the shares of the gap that are closed.
+
+    Where rows find boxes themselves, also their AP.
+    """
+    found_columns = _FOUND_COLUMNS if any(row.on_detector for row in table.rows) else {}
     blocks = []
     for direction in suite.directions:
         split = direction.split
@@ -91,12 +100,13 @@ def given_boxes_table(
                     f"{share[row.name]:.0f} %" if row.name in share else "" for share in shares
                 ]
                 on_a = [_or_dash(found, f"given{fit}/mIoU_A") for fit in ("", "_fit")]
+                on_a += [_or_dash(found, name) for name in found_columns.values()]
                 rows.append([row.title, *cells, " / ".join(closed) if any(closed) else "", *on_a])
         headers = [
             direction.title,
             *(f"B {name}" for name in _GIVEN_COLUMNS),
             "gap closed (mIoU / fit / > .75)",
-            *("A mIoU", "A mIoU, fit"),
+            *("A mIoU", "A mIoU, fit", *found_columns),
         ]
         blocks.append(text_table(headers, rows))
     return "\n\n".join(blocks)
