@@ -36,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="T,...",
         help="shapes and coco: of 1a, 1b, 1c, 1d, 2 and fig3, default all of these; shapes also: "
         "mask_rcnn_2b, 2c, 2d, 2e, agnostic (of Mask R-CNN), fcn, tiramisu; camvid: fcn, tiramisu; "
-        "photos and voc, also with _choice: given",
+        "photos and voc: given, found; with _choice: given",
     )
     parser.add_argument("--seeds", type=int, default=3, help="how many, from 0 on")
     parser.add_argument("--only", action="append", metavar="ROW", help="this row; may be repeated")

@@ -9,7 +9,10 @@ import yaml
 from helpers import CONFIGS, TINY
 
 from seg_every_thing.data.pseudo_masks import PseudoMasks
+from seg_every_thing.model_zoo import get_config
+from seg_every_thing.study.definitions import found_rows as f
 from seg_every_thing.study.definitions import photo_rows as p
+from seg_every_thing.study.definitions.comparison import differences
 from seg_every_thing.study.definitions.suites import PHOTOS, SUITES, VOC, Direction, Suite
 from seg_every_thing.study.definitions.table import Table
 from seg_every_thing.study.reporting.results import gap_closed, metrics_of, runs_of, spread
@@ -21,7 +24,7 @@ from seg_every_thing.study.running.given_boxes import (
     cache_body,
     train_given_boxes,
 )
-from seg_every_thing.study.running.runner import Run, StudyRunner
+from seg_every_thing.study.running.runner import Run, StudyRunner, row_config
 
 
 @pytest.mark.parametrize("suite", [PHOTOS, VOC], ids=lambda s: s.name)
@@ -35,7 +38,7 @@ def test_main_rows_run_in_both_directions_the_others_in_one(suite: Suite) -> Non
     assert directions["b2m_supervised"] == 3  # mirrored: the same model in both directions
     assert directions["b2m_boxes_alone"] == directions["b2m_self_2"] == 3
     assert directions["filled_box"] == directions["grabcut"] == 1  # no seed and no split
-    assert set(directions) == set(suite.rows())
+    assert set(directions) == {row.name for row in p.GIVEN.rows}
 
 
 def test_what_learns_nothing_is_read_mirrored_and_for_every_seed() -> None:
@@ -55,7 +58,33 @@ def test_share_of_the_gap_by_hand() -> None:
     summary["b2m_supervised"] = summary["b2m_class_agnostic"]
     assert gap_closed(table, summary, "voc", "given/mIoU_B") == {}  # there is no gap
     text = given_boxes_table(PHOTOS, "given", table, summary)
-    assert "56.0 ± 1.4" in text
+    assert "56.0 ± 1.4" in text and "AP" not in text
+
+
+def test_rows_that_find_their_boxes_show_their_ap() -> None:
+    metrics = ("given/mIoU_B", "segm/AP_B", "bbox/AP_B", "segm/AP_A", "bbox/AP_A")
+    summary = {
+        name: {"voc": {m: spread([value + i]) for i, m in enumerate(metrics)}}
+        for name, value in (("class_agnostic", 10.0), ("box_losses", 20.0), ("supervised", 40.0))
+    }
+    lines = given_boxes_table(PHOTOS, "found", f.FOUND, summary).splitlines()
+    header, _, low, best = ([cell.strip() for cell in line.split("|")[1:-1]] for line in lines[:4])
+    assert header[-4:] == ["B mask AP", "B box AP", "A mask AP", "A box AP"]
+    assert low[-4:] == ["11.0", "12.0", "13.0", "14.0"]
+    assert best[1] == "20.0" and best[6].startswith("33 %")  # of 30 points box losses close 10
+
+
+@pytest.mark.parametrize("suite", [PHOTOS, VOC], ids=lambda s: s.name)
+def test_rows_that_find_their_boxes_stand_on_one_detector(suite: Suite) -> None:
+    runs = runs_of(suite, ["found"], [0])
+    assert all(run.row.on_detector for run in runs)
+    assert {run.row.stage for run in runs} == {"stage_two", "end_to_end"}
+    detector = row_config(suite, Run(suite.detector, "", 0), ())
+    for stage in ("stage_two", "end_to_end"):
+        base = get_config(suite.bases[stage])
+        body = differences(base, detector)
+        assert not [key for key in body if key.startswith(("MODEL.TIMM", "MODEL.FPN", "MODEL.RPN"))]
+    assert set(SUITES[f"{suite.name}_choice"].tables) == {"given"}  # no detector is trained there
 
 
 def test_commands_of_rows_that_no_single_training_makes() -> None:
@@ -82,7 +111,7 @@ def small_suite(tiny_shapes: Path, tmp_path: Path) -> Suite:
     file.write_text(yaml.safe_dump(base))
     bases = {"reference": str(file), "given_boxes": str(file)}
     direction = (Direction("A -> B", "shapes_A"), Direction("B -> A", "shapes_B"))
-    return Suite("shapes", "shapes_train", bases, p.TABLES, direction)
+    return Suite("shapes", "shapes_train", bases, {"given": p.GIVEN}, direction)
 
 
 def _nothing() -> None:
@@ -124,8 +153,8 @@ def test_features_of_a_frozen_body_are_computed_once_and_for_both_sides(
     assert len(PseudoMasks(masks)) and rounds != cached
     # The teacher is the row without self-training.
     weights = [
-        torch.load(f / "model_final.pth", weights_only=False)["model"]
-        for f in (runner.folder(run), masks.parent)
+        torch.load(folder / "model_final.pth", weights_only=False)["model"]
+        for folder in (runner.folder(run), masks.parent)
     ]
     assert all(torch.equal(a, b) for a, b in zip(*(w.values() for w in weights)))
     names = [job.name for job in runner._jobs([], [run, Run(p.AGNOSTIC, "shapes_A", 0)], {})]
