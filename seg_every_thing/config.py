@@ -104,6 +104,8 @@ def add_seg_every_thing_config(cfg: CN) -> None:
     cfg.MODEL.ROI_MASK_HEAD.BOX_LOSS.ENABLED = False
     # "box_only": objects without a usable mask; "all": those with one, too.
     cfg.MODEL.ROI_MASK_HEAD.BOX_LOSS.APPLY_TO = "box_only"
+    # "dice" of the two shadows, or "tightness": rows and columns as bags, by cross-entropy.
+    cfg.MODEL.ROI_MASK_HEAD.BOX_LOSS.PROJECTION = "dice"
     cfg.MODEL.ROI_MASK_HEAD.BOX_LOSS.PROJECTION_WEIGHT = 1.0
     # Boxes may be too large by so many pixels (of the resized image) on each side.
     cfg.MODEL.ROI_MASK_HEAD.BOX_LOSS.MARGIN = 0.0

@@ -20,39 +20,7 @@ from .color_affinity import affinity_loss, rgb_to_lab
 from .crf_loss import crf_loss
 from .dice_loss import dice_loss
 from .mask_geometry import box_coverage
-
-
-def projection_loss(
-    logits: torch.Tensor, rois: torch.Tensor, boxes: torch.Tensor, margin: float = 0.0
-) -> torch.Tensor:
-    """How far the shadows of a mask on the two axes are from those of its box.
-
-    The shadow of a mask is the maximum of its probabilities over rows, or over columns.
-
-    Args:
-        logits: (R, H, W).
-        rois: (R, 4), what the logits lie on.
-        boxes: (R, 4), the boxes of the objects.
-        margin: boxes may be too large by so many pixels on each side, though by no more than an
-            eighth of it.  What lies there does not count.
-
-    Returns:
-        (R,) values from 0 (the shadows are the box's) to 2.
-    """
-    shadows = box_coverage(rois, boxes, logits.shape[1:])
-    probabilities = logits.sigmoid()
-    maxima = probabilities.amax(dim=2), probabilities.amax(dim=1)
-    if margin:
-        least = box_coverage(rois, _without_margin(boxes, margin), logits.shape[1:])
-        counts = [1 - (most - few) for most, few in zip(shadows, least)]
-        maxima = maxima[0] * counts[0], maxima[1] * counts[1]
-        shadows = shadows[0] * counts[0], shadows[1] * counts[1]
-    return dice_loss(maxima[0], shadows[0]) + dice_loss(maxima[1], shadows[1])
-
-
-def _without_margin(boxes: torch.Tensor, margin: float) -> torch.Tensor:
-    inwards = ((boxes[:, 2:] - boxes[:, :2]) / 8).clamp(max=margin)
-    return torch.cat([boxes[:, :2] + inwards, boxes[:, 2:] - inwards], dim=1)
+from .projection_loss import projection_loss, tightness_loss
 
 
 def filled_box_loss(logits: torch.Tensor, rois: torch.Tensor, boxes: torch.Tensor) -> torch.Tensor:
@@ -111,6 +79,9 @@ def other_objects(
     return rows.transpose(1, 2) @ (columns >= 0.5).view(*pairs, -1).to(rois) > 0
 
 
+PROJECTIONS = {"dice": projection_loss, "tightness": tightness_loss}
+
+
 class BoxLosses(nn.Module):
     """Projection, affinity and CRF loss on the mask logits of the RoIs of a batch.
 
@@ -121,6 +92,7 @@ class BoxLosses(nn.Module):
     def __init__(
         self,
         *,
+        projection: str = "dice",
         projection_weight: float = 1.0,
         affinity_weight: float = 1.0,
         affinity_threshold: float = 0.3,
@@ -135,6 +107,7 @@ class BoxLosses(nn.Module):
     ) -> None:
         """
         Args:
+            projection: "dice" (:func:`projection_loss`) or "tightness" (:func:`tightness_loss`).
             projection_weight: of the projection loss; 0 = without.
             affinity_weight: of the affinity loss; 0 = without.
             affinity_threshold: similarity from which on two colours count as one, in (0, 1].
@@ -164,6 +137,8 @@ class BoxLosses(nn.Module):
         ):
             if not fits:
                 raise ValueError(f"{key}.{name} {value} is out of range")
+        if projection not in PROJECTIONS:
+            raise ValueError(f"{key}.PROJECTION '{projection}' is none of {', '.join(PROJECTIONS)}")
         if not (projection_weight or affinity_weight or fill_weight):
             raise ValueError(f"{key}: PROJECTION_WEIGHT and AFFINITY_WEIGHT are both 0")
         for name, weight in (("AFFINITY_WEIGHT", affinity_weight), ("CRF_WEIGHT", crf_weight)):
@@ -171,6 +146,7 @@ class BoxLosses(nn.Module):
                 raise ValueError(
                     f"{key}.{name} above 0 needs INPUT.FORMAT 'BGR' or 'RGB', got '{input_format}'"
                 )
+        self.projection = projection
         self.projection_weight = projection_weight
         self.affinity_weight = affinity_weight
         self.affinity_threshold = affinity_threshold
@@ -188,6 +164,7 @@ class BoxLosses(nn.Module):
     def from_config(cls, cfg: CfgNode) -> Dict[str, Any]:
         loss = cfg.MODEL.ROI_MASK_HEAD.BOX_LOSS
         return {
+            "projection": loss.PROJECTION,
             "projection_weight": loss.PROJECTION_WEIGHT,
             "affinity_weight": loss.AFFINITY_WEIGHT,
             "affinity_threshold": loss.AFFINITY_THRESHOLD,
@@ -233,7 +210,7 @@ class BoxLosses(nn.Module):
             losses = {}
             all_rois, all_boxes = torch.cat(rois), torch.cat(boxes)
             if self.projection_weight:
-                loss = projection_loss(logits, all_rois, all_boxes, self.margin)
+                loss = PROJECTIONS[self.projection](logits, all_rois, all_boxes, self.margin)
                 losses["loss_mask_projection"] = self.projection_weight * loss
             if self.fill_weight:
                 loss = filled_box_loss(logits, all_rois, all_boxes)

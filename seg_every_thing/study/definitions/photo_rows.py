@@ -36,6 +36,11 @@ BEST = AGNOSTIC.changed("b2m_best", "projection + affinity + CRF loss on B (the 
 AFFINITY = BEST.changed(
     "b2m_affinity", "the recipe without the CRF loss", {f"{_BOX_LOSS}.CRF_WEIGHT": 0.0}
 )
+TIGHTNESS = BEST.changed(
+    "b2m_tightness",
+    "the recipe, rows and columns as bags of pixels",
+    {f"{_BOX_LOSS}.PROJECTION": "tightness"},
+)
 PROJECTION = AGNOSTIC.changed(
     "b2m_projection", "projection on B", {**ENABLED, f"{_BOX_LOSS}.AFFINITY_WEIGHT": 0.0}
 )
@@ -105,14 +110,14 @@ _GAP = (AGNOSTIC.name, SUPERVISED.name)
 _TRIOS = ((CRF_AGNOSTIC, CRF, CRF_SUPERVISED), HOURGLASS, SIDE_56)
 _BELOW = (FILLED_BOX, GRABCUT, AGNOSTIC, TRANSFER, FILLED, PROJECTION, AFFINITY)
 _SELF = (SELF_1, SELF_CRF, SELF_2, SELF_2_CRF)
-_ON_TOP = (TRANSFER_BEST, SPECIFIC, ON_ALL, CRF, *_SELF)
+_ON_TOP = (TIGHTNESS, TRANSFER_BEST, SPECIFIC, ON_ALL, CRF, *_SELF)
 
 GIVEN = Table(
     "masks for given boxes",
     (
         *_BELOW,
         BEST,
-        *(TRANSFER_BEST, SPECIFIC, ON_ALL, *_SELF, END_TO_END, BOXES_ALONE),
+        *(TIGHTNESS, TRANSFER_BEST, SPECIFIC, ON_ALL, *_SELF, END_TO_END, BOXES_ALONE),
         *(BCE, SUPERVISED, CRF_AGNOSTIC, CRF, CRF_SUPERVISED),
         *HOURGLASS,
         *SIDE_56,
@@ -125,7 +130,7 @@ GIVEN = Table(
             row.name: _GAP
             for row in (
                 *(TRANSFER, FILLED, PROJECTION, AFFINITY, BEST, TRANSFER_BEST, SPECIFIC, ON_ALL),
-                *(*_SELF, END_TO_END, BOXES_ALONE, BCE),
+                *(*_SELF, TIGHTNESS, END_TO_END, BOXES_ALONE, BCE),
             )
         },
         **{best.name: (low.name, high.name) for low, best, high in _TRIOS},
