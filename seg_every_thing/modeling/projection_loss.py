@@ -29,14 +29,11 @@ def projection_loss(
     Returns:
         (R,) values from 0 (the shadows are the box's) to 2.
     """
-    shadows = box_coverage(rois, boxes, logits.shape[1:])
     probabilities = logits.sigmoid()
     maxima = probabilities.amax(dim=2), probabilities.amax(dim=1)
-    if margin:
-        counts = _counted(shadows, rois, boxes, margin, logits.shape[1:])
-        maxima = maxima[0] * counts[0], maxima[1] * counts[1]
-        shadows = shadows[0] * counts[0], shadows[1] * counts[1]
-    return dice_loss(maxima[0], shadows[0]) + dice_loss(maxima[1], shadows[1])
+    shadows, counts = _shadows(rois, boxes, margin, logits.shape[1:])
+    on_y, on_x = (dice_loss(m * c, s * c) for m, s, c in zip(maxima, shadows, counts))
+    return on_y + on_x
 
 
 def tightness_loss(
@@ -58,11 +55,8 @@ def tightness_loss(
     Returns:
         (R,) values from 0 on.
     """
-    shadows = box_coverage(rois, boxes, logits.shape[1:])
     maxima = logits.amax(dim=2), logits.amax(dim=1)
-    counts: Shadows = (torch.ones_like(shadows[0]), torch.ones_like(shadows[1]))
-    if margin:
-        counts = _counted(shadows, rois, boxes, margin, logits.shape[1:])
+    shadows, counts = _shadows(rois, boxes, margin, logits.shape[1:])
     return sum(
         _mean(softplus(-best), cover * count) + _mean(softplus(best), (1 - cover) * count)
         for best, cover, count in zip(maxima, shadows, counts)
@@ -73,11 +67,14 @@ def _mean(losses: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
     return (losses * weights).sum(1) / weights.sum(1).clamp(min=1e-6)
 
 
-def _counted(
-    shadows: Shadows, rois: torch.Tensor, boxes: torch.Tensor, margin: float, size: torch.Size
-) -> Shadows:
-    """1 for lines that do not pass the margin of a box, less for those that do."""
+def _shadows(
+    rois: torch.Tensor, boxes: torch.Tensor, margin: float, size: torch.Size
+) -> Tuple[Shadows, Shadows]:
+    """Those of the boxes, and what a line counts: 1, or less where it passes the box's margin."""
+    rows, columns = box_coverage(rois, boxes, size)
+    if not margin:
+        return (rows, columns), (torch.ones_like(rows), torch.ones_like(columns))
     inwards = ((boxes[:, 2:] - boxes[:, :2]) / 8).clamp(max=margin)
     inner = torch.cat([boxes[:, :2] + inwards, boxes[:, 2:] - inwards], dim=1)
-    rows, columns = box_coverage(rois, inner, size)
-    return 1 - (shadows[0] - rows), 1 - (shadows[1] - columns)
+    inner_rows, inner_columns = box_coverage(rois, inner, size)
+    return (rows, columns), (1 - (rows - inner_rows), 1 - (columns - inner_columns))
