@@ -1,10 +1,11 @@
 """Rows on photographs with boxes given: fair, in the right directions, and what they come to."""
 
+import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Dict
 
 import pytest
-import torch
 import yaml
 from helpers import CONFIGS, TINY
 
@@ -123,14 +124,14 @@ def test_rows_train_and_are_evaluated_at_both_thresholds(
 ) -> None:
     runner = StudyRunner(small_suite, tmp_path / "out", _nothing, [str(x) for x in TINY])
     found = {}
-    for row in (p.BEST, p.BOXES_ALONE, p.FILLED_BOX, p.SELF_1):
+    for row in (p.BEST, p.BOXES_ALONE, p.FILLED_BOX):
         run = Run(row, "shapes_A", 0)
         assert runner.completed(run) is None
         record = train_given_boxes(runner._fresh(run), row)
         assert runner.completed(run) == record
         found[row.name] = record["metrics"]
     assert found["filled_box"]["given/mIoU_B"] > 10
-    for name in ("b2m_best", "b2m_boxes_alone", "b2m_self_1"):
+    for name in ("b2m_best", "b2m_boxes_alone"):
         assert {"given/mIoU_B", "given_fit/mIoU_B", "given/boundary_IoU_A"} <= set(found[name])
     assert SUITES["voc"] is VOC
 
@@ -139,7 +140,7 @@ def test_features_of_a_frozen_body_are_computed_once_and_for_both_sides(
     small_suite: Suite, tmp_path: Path
 ) -> None:
     runner = StudyRunner(small_suite, tmp_path / "out", _nothing, [str(x) for x in TINY])
-    run, run_1 = (Run(row, "shapes_A", 0) for row in (p.BEST, p.SELF_1))
+    run = Run(p.BEST, "shapes_A", 0)
     cfg = runner.config(run)
     cache = tmp_path / body_cache_name(cfg)
     cache_body(cfg, cache)
@@ -148,16 +149,35 @@ def test_features_of_a_frozen_body_are_computed_once_and_for_both_sides(
     plain = train_given_boxes(runner._fresh(run), p.BEST)["metrics"]
     cached = train_given_boxes(runner._fresh(run), p.BEST, cache)["metrics"]
     assert cached == pytest.approx(plain, abs=0.5)
-    rounds = train_given_boxes(runner._fresh(run_1), p.SELF_1, cache)["metrics"]
-    masks = runner.folder(run_1) / "round_0" / "pseudo_masks"
-    assert len(PseudoMasks(masks)) and rounds != cached
-    # The teacher is the row without self-training.
-    weights = [
-        torch.load(folder / "model_final.pth", weights_only=False)["model"]
-        for folder in (runner.folder(run), masks.parent)
-    ]
-    assert all(torch.equal(a, b) for a, b in zip(*(w.values() for w in weights)))
     names = [job.name for job in runner._jobs([], [run, Run(p.AGNOSTIC, "shapes_A", 0)], {})]
     assert names == [body_cache_name(cfg), run.name, Run(p.AGNOSTIC, "shapes_A", 0).name]
     other = Run(p.END_TO_END, "shapes_A", 0)
     assert [job.needs for job in runner._jobs([], [other], {})] == [()]
+
+
+def test_rows_of_self_training_learn_from_the_model_of_the_row_before(
+    small_suite: Suite, tmp_path: Path
+) -> None:
+    runner = StudyRunner(small_suite, tmp_path / "out", _nothing, [str(x) for x in TINY])
+    best, self_1, self_2 = (Run(row, "shapes_A", 0) for row in (p.BEST, p.SELF_1, p.SELF_2))
+    assert runner._with_teachers([self_2, best]) == [best, self_1, self_2]
+    features, *jobs = runner._jobs([], [best, self_1, self_2], {})
+    before = (features.name,)
+    assert [job.needs for job in jobs] == [
+        before,
+        (*before, best.name),
+        (*before, self_1.name),
+    ]
+    records = [job.function(*job.arguments) for job in (features, *jobs)][1:]
+    assert [runner.completed(run) for run in (best, self_1, self_2)] == records
+    assert len({record["weights"] for record in records}) == 3
+    assert len({record["initial_trunk"] for record in records}) == 1
+    for student, teacher in ((self_1, records[0]), (self_2, records[1])):
+        masks = PseudoMasks(runner.folder(student) / "pseudo_masks")
+        assert len(masks) and masks.index["teacher"]["sha256"] == teacher["weights"]
+    # What is complete needs no teacher; another teacher makes another student.
+    assert runner._with_teachers([self_2]) == [self_2]
+    shutil.rmtree(runner.folder(best))
+    assert runner._with_teachers([self_1]) == [self_1]
+    other = replace(self_2, row=replace(p.SELF_2, teacher=p.BEST.name))
+    assert runner.completed(other) is None

@@ -1,6 +1,5 @@
 """Jobs that stand on one another: order, failures, and workers that die."""
 
-import json
 import os
 import signal
 import threading
@@ -11,7 +10,6 @@ from typing import Any, Dict, List
 import pytest
 import torch
 
-from seg_every_thing.study.running import scheduler
 from seg_every_thing.study.running.scheduler import Job, run_jobs
 
 pytestmark = pytest.mark.usefixtures("forked_workers")
@@ -75,25 +73,6 @@ def test_a_job_has_its_threads_whatever_the_workers(workers: int, tmp_path: Path
     assert {name: record["threads"] for name, record in records.items()} == {"two": 2, "one": 1}
     beside = records["one"]["started"] < records["two"]["ended"]
     assert beside == (workers == 3)
-
-
-def train_again(folder: Path) -> Dict[str, Any]:
-    for part, iterations in (("round_0", 4), ("round_1", 4), ("", 1)):
-        (folder / part).mkdir(exist_ok=True)
-        lines = [json.dumps({"iteration": i}) for i in range(iterations)]
-        (folder / part / "metrics.json").write_text("\n".join(lines))
-    time.sleep(0.5)
-    return {}
-
-
-def test_progress_counts_the_rounds_before_the_last(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    monkeypatch.setattr(scheduler, "_POLL_SECONDS", 0.1)
-    taught = Job("taught", train_again, (tmp_path,), tmp_path, iterations=12)
-    with caplog.at_level("INFO"):
-        run_jobs([taught], 1, nothing)
-    assert "0 of 1 complete; now taught 9/12; ETA 0 min" in caplog.text
 
 
 def test_a_failure_is_kept_and_ends_only_what_stands_on_it(tmp_path: Path) -> None:

@@ -76,7 +76,7 @@ ON_ALL = BEST.changed(
     "b2m_on_all", "the recipe, box losses on A too", {f"{_BOX_LOSS}.APPLY_TO": "all"}
 )
 SELF_1 = replace(
-    BEST, name="b2m_self_1", title="the recipe + self-training, 1 round", rounds=1
+    BEST, name="b2m_self_1", title="the recipe + self-training, 1 round", teacher=BEST.name
 ).compared_with(BEST)
 SELF_CRF = SELF_1.changed(
     "b2m_self_crf",
@@ -84,12 +84,15 @@ SELF_CRF = SELF_1.changed(
     {f"{_HEAD}.PSEUDO_LOSS.CRF": True},
 )
 SELF_2 = replace(
-    BEST, name="b2m_self_2", title="the recipe + self-training, 2 rounds", rounds=2
+    BEST, name="b2m_self_2", title="the recipe + self-training, 2 rounds", teacher=SELF_1.name
 ).compared_with(BEST)
-SELF_2_CRF = SELF_2.changed(
-    "b2m_self_2_crf",
-    "self-training, 2 rounds, the teachers' masks sharpened by a CRF",
-    {f"{_HEAD}.PSEUDO_LOSS.CRF": True},
+SELF_2_CRF = replace(
+    SELF_2.changed(
+        "b2m_self_2_crf",
+        "self-training, 2 rounds, the teachers' masks sharpened by a CRF",
+        {f"{_HEAD}.PSEUDO_LOSS.CRF": True},
+    ),
+    teacher=SELF_CRF.name,
 )
 
 

@@ -26,7 +26,7 @@ class Row:
         changes: the keys in which it differs from its baseline, and no others.
         all_masks: trains with the masks of all classes, whatever the split.
         no_masks: trains with no mask at all.
-        rounds: of self-training, after the training itself.
+        teacher: name of the row whose model gives the objects without a mask theirs; "" = none.
     """
 
     name: str
@@ -37,7 +37,7 @@ class Row:
     changes: Tuple[str, ...] = ()
     all_masks: bool = False
     no_masks: bool = False
-    rounds: int = 0
+    teacher: str = ""
 
     @property
     def on_detector(self) -> bool:

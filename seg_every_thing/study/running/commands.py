@@ -46,7 +46,7 @@ def command_of(
     suite: Suite, run: Run, output: Path, num_gpus: int, overrides: Sequence[str] = ()
 ) -> str:
     """The command of a run, as one types it."""
-    if not run.row.learns or run.row.rounds:
+    if not run.row.learns or run.row.teacher:
         study = ["study", "--suite", suite.name, "--only", run.row.name, "--output", str(output)]
         return shlex.join(["seg-every-thing", *study])
     gpus = ["--num-gpus", str(num_gpus)] if num_gpus else []

@@ -9,28 +9,27 @@ from typing import Any, Dict, Optional, Tuple
 from detectron2.config import CfgNode
 from detectron2.data import get_detection_dataset_dicts
 from detectron2.utils.env import seed_all_rng
-from torch import nn
 
 from ...annotation.baselines import evaluate_reference
 from ...data.pseudo_masks import PseudoMasks
 from ...engine.teaching import write_taught_masks
-from ...engine.trainer import Trainer
 from ...files import file_digest
 from ...modeling.crf_refinement import with_crf
 from ..definitions.rows import Row
-from .done import write_done
+from .done import WEIGHTS, write_done
 from .feature_cache import CachedFeaturesModel, FeatureCache, write_feature_cache
 from .stage_trainer import EitherSide
-from .stages import draw_initial_trunk, finish_row, new_trainer, row_fingerprint
-
-Caches = Tuple[FeatureCache, FeatureCache]
-"""Of the training and of the test images."""
+from .stages import draw_initial_trunk, finish_row, new_trainer, row_fingerprint, trained_model
 
 
-def given_boxes_parent(row: Row) -> str:
-    """What decides a row with given boxes beside its config: its method, its rounds."""
-    rounds = f"{row.rounds} on one trunk" if row.rounds else 0
-    return f"{row.stage}:{row.name if not row.learns else ''}:{rounds}"
+def given_boxes_parent(row: Row, teacher: str = "") -> str:
+    """What decides a row with given boxes beside its config.
+
+    Args:
+        row: what it is.
+        teacher: fingerprint of the row that is its teacher.
+    """
+    return f"{row.stage}:{row.name if not row.learns else ''}:{teacher or 0}"
 
 
 def body_cache_name(cfg: CfgNode) -> str:
@@ -64,22 +63,28 @@ def cache_body(cfg: CfgNode, folder: Path) -> Dict[str, Any]:
     return {"seconds": time.perf_counter() - start}
 
 
-def train_given_boxes(cfg: CfgNode, row: Row, cache: Optional[Path] = None) -> Dict[str, Any]:
+def train_given_boxes(
+    cfg: CfgNode,
+    row: Row,
+    cache: Optional[Path] = None,
+    teacher: Optional[Tuple[Path, str]] = None,
+) -> Dict[str, Any]:
     """Train masks for given boxes, or run a method that learns nothing, and evaluate.
 
-    In rounds of self-training, all models start from one trunk and see the same RoIs, so that the
-    first of them is the row without self-training.
+    A student starts from the trunk that its teacher started from, and sees the same RoIs.
 
     Args:
         cfg: of the row.
         row: what it is.
         cache: folder of :func:`cache_body`; None = the body runs.
+        teacher: folder and fingerprint of the row that is its teacher, which is complete.
 
     Returns:
         As :func:`train_row`.
     """
     start = time.perf_counter()
-    record: Dict[str, Any] = {"fingerprint": row_fingerprint(cfg, given_boxes_parent(row))}
+    parent = given_boxes_parent(row, teacher[1] if teacher else "")
+    record: Dict[str, Any] = {"fingerprint": row_fingerprint(cfg, parent)}
     if not row.learns:
         (name,) = cfg.DATASETS.TEST
         folder = os.path.join(cfg.OUTPUT_DIR, "inference", name)
@@ -94,30 +99,24 @@ def train_given_boxes(cfg: CfgNode, row: Row, cache: Optional[Path] = None) -> D
     if cache is not None:
         caches = FeatureCache(cache / "train"), FeatureCache(cache / "test")
     trained = cfg.clone()
-    for i in range(row.rounds):
-        teacher = trained.clone()
-        teacher.OUTPUT_DIR = os.path.join(cfg.OUTPUT_DIR, f"round_{i}")
-        model = _trained(teacher, caches)[0].model
-        trained.DATASETS.PSEUDO_MASKS = str(_taught(teacher, model, caches).folder)
-    trainer, record["initial_trunk"] = _trained(trained, caches)
-    return finish_row(cfg, trainer, record, time.perf_counter() - start)
-
-
-def _trained(cfg: CfgNode, caches: Optional[Caches]) -> Tuple[Trainer, str]:
-    """A trainer that has finished, and the digest of the trunk that it started from."""
-    trainer = new_trainer(cfg)
-    initial_trunk = draw_initial_trunk(trainer.model, cfg.SEED)
+    if teacher is not None:
+        masks = _taught(cfg, teacher[0] / WEIGHTS, caches and caches[0])
+        trained.DATASETS.PSEUDO_MASKS = str(masks.folder)
+    trainer = new_trainer(trained)
+    record["initial_trunk"] = draw_initial_trunk(trainer.model, cfg.SEED)
     seed_all_rng(cfg.SEED)
     if caches is not None:
         trainer.model = with_crf(cfg, CachedFeaturesModel(trainer.model, *caches)).train()
     trainer.train()
-    return trainer, initial_trunk
+    return finish_row(cfg, trainer, record, time.perf_counter() - start)
 
 
-def _taught(cfg: CfgNode, model: nn.Module, caches: Optional[Caches]) -> PseudoMasks:
-    """The pseudo-masks of a teacher, in its folder; in tests images are as large as in training."""
-    if caches is not None:
-        model = CachedFeaturesModel(model.model, caches[0], caches[0])
-    weights = os.path.join(cfg.OUTPUT_DIR, "model_final.pth")
-    known = {"weights": weights, "sha256": file_digest(weights)}
+def _taught(cfg: CfgNode, weights: Path, features: Optional[FeatureCache]) -> PseudoMasks:
+    """A teacher's masks, in the student's folder; in tests images are as large as in training."""
+    cfg = cfg.clone()
+    cfg.MODEL.WEIGHTS = str(weights)
+    model = trained_model(cfg)
+    if features is not None:
+        model = CachedFeaturesModel(model, features, features)
+    known = {"weights": str(weights), "sha256": file_digest(weights)}
     return write_taught_masks(cfg, model, os.path.join(cfg.OUTPUT_DIR, "pseudo_masks"), known)

@@ -2,7 +2,7 @@
 
 import logging
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
 
@@ -91,19 +91,17 @@ class StudyRunner:
             raise ValueError(f"the suite '{self.suite.name}' trains no detector")
         return Run(self.suite.detector, "", seed)
 
+    def teacher(self, run: Run) -> Optional[Run]:
+        """The run whose masks a run of self-training learns from."""
+        name = run.row.teacher
+        return replace(run, row=self.suite.rows()[name]) if name else None
+
     def completed(self, run: Run) -> Optional[Record]:
         """The record of a run that is complete, and was made as it would be made now."""
-        cfg = self.config(run)
-        if run.row.on_detector:
-            expected = row_fingerprint(cfg, self._parent(run.seed))
-        elif run.row.has_sets:
-            expected = row_fingerprint(cfg, given_boxes_parent(run.row))
-        else:
-            expected = fingerprint(cfg)
-        return finished(self.folder(run), expected)
+        return finished(self.folder(run), self._fingerprint(run))
 
     def train(self, runs: Sequence[Run], workers: int) -> Dict[str, Record]:
-        """Train runs, and the detectors that they need.
+        """Train runs, and the detectors and teachers that they need.
 
         Args:
             runs: without detectors.
@@ -111,9 +109,10 @@ class StudyRunner:
                 (``Suite.detector_threads`` for a detector).
 
         Returns:
-            Records by :attr:`Run.name`, detectors included; a run that failed has ``{"error"}``,
-            one that was complete before ``{"reused": True}``.
+            Records by :attr:`Run.name`, detectors and teachers included; a run that failed has
+            ``{"error"}``, one that was complete before ``{"reused": True}``.
         """
+        runs = self._with_teachers(runs)
         seeds = dict.fromkeys(run.seed for run in runs if run.row.on_detector)
         detectors = [self.detector(seed) for seed in seeds]
         records: Dict[str, Record] = {}
@@ -166,22 +165,29 @@ class StudyRunner:
 
     def _given_boxes_jobs(self, run: Run, planned: Sequence[str]) -> List[Job]:
         """A row, and before it the features of its body, unless they are there or planned."""
-        cfg = self._fresh(run)
+        cfg, other = self._fresh(run), self.teacher(run)
+        teacher = (self.folder(other), self._fingerprint(other)) if other else None
+        needs = [other.name] if other else []
         if not (run.row.learns and cfg.MODEL.FREEZE_DETECTOR):
-            return [self._job(run, train_given_boxes, (cfg, run.row), ())]
+            return [self._job(run, train_given_boxes, (cfg, run.row, None, teacher), needs)]
         name = body_cache_name(cfg)
         cache = self.output / name
-        row = self._job(run, train_given_boxes, (cfg, run.row, cache), (name,))
+        arguments = (cfg, run.row, cache, teacher)
+        row = self._job(run, train_given_boxes, arguments, [name, *needs])
         if name in planned or features_complete(cache):
             return [row]
         return [Job(name, cache_body, (cfg, cache), cache), row]
 
     def _job(
-        self, run: Run, function: Callable[..., Record], arguments: Tuple[Any, ...], needs: Any
+        self,
+        run: Run,
+        function: Callable[..., Record],
+        arguments: Tuple[Any, ...],
+        needs: Sequence[str],
     ) -> Job:
         return Job(
-            *(run.name, function, arguments, self.folder(run), needs),
-            iterations=arguments[0].SOLVER.MAX_ITER * (1 + run.row.rounds) if run.row.learns else 0,
+            *(run.name, function, arguments, self.folder(run), tuple(needs)),
+            iterations=arguments[0].SOLVER.MAX_ITER if run.row.learns else 0,
             weight=_WEIGHTS[run.row.stage],
             threads=self.suite.detector_threads if run.row.stage == "detector" else 1,
         )
@@ -193,6 +199,26 @@ class StudyRunner:
             shutil.rmtree(folder)
         folder.mkdir(parents=True, exist_ok=True)
         return self.config(run)
+
+    def _with_teachers(self, runs: Sequence[Run]) -> List[Run]:
+        """Runs, each after the teachers that it needs."""
+        found: Dict[str, Run] = {}
+        for run in runs:
+            chain = [run]
+            while (teacher := self.teacher(chain[-1])) and not self.completed(chain[-1]):
+                chain.append(teacher)
+            found.update((link.name, link) for link in reversed(chain))
+        return list(found.values())
+
+    def _fingerprint(self, run: Run) -> str:
+        """That of the record of a run, if it is made now."""
+        cfg, teacher = self.config(run), self.teacher(run)
+        if run.row.on_detector:
+            return row_fingerprint(cfg, self._parent(run.seed))
+        if run.row.has_sets:
+            known = self._fingerprint(teacher) if teacher else ""
+            return row_fingerprint(cfg, given_boxes_parent(run.row, known))
+        return fingerprint(cfg)
 
     def _parent(self, seed: int) -> str:
         if seed not in self._fingerprints:

@@ -37,10 +37,9 @@ class Job:
         name: unique.
         function: picklable; called with ``arguments``; returns the job's record.
         arguments: picklable.
-        folder: for its ``log.txt``; its ``metrics.json`` (detectron2's) tells how far it is, beside
-            those in ``round_*`` of a job that trains several times.
+        folder: for its ``log.txt``; its ``metrics.json`` (detectron2's) tells how far it is.
         needs: names of jobs that must be complete before.
-        iterations: that it will write to ``metrics.json``, of all rounds; 0 = unknown.
+        iterations: that it will write to ``metrics.json``; 0 = unknown.
         weight: what an iteration costs, relative to other jobs, for the ETA.
         threads: that it computes with, however many cores there are, as rounding depends on it.
     """
@@ -198,10 +197,6 @@ def _log_to_file_only(folder: Path) -> None:
 
 
 def _iterations_done(folder: Path) -> int:
-    return sum(map(_last_iteration, [folder, *folder.glob("round_*")]))
-
-
-def _last_iteration(folder: Path) -> int:
     path = folder / "metrics.json"
     if not path.is_file():
         return 0

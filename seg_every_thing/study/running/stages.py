@@ -95,9 +95,8 @@ def cache_features(cfg: CfgNode, folder: Path) -> Dict[str, Any]:
         ``{"seconds"}``.
     """
     start = time.perf_counter()
-    model = Trainer.build_model(cfg)
+    model = trained_model(cfg)
     freeze_detector(model)
-    _load(model, cfg)
     mapper = PartialSupervisionMapper(cfg, is_train=True)
     dicts = get_detection_dataset_dicts(cfg.DATASETS.TRAIN, filter_empty=False)
     write_feature_cache(model, [mapper(d) for d in dicts], folder / "train")
@@ -181,9 +180,12 @@ def draw_initial_trunk(model: torch.nn.Module, seed: int) -> str:
     return digest.hexdigest()[:16] if layers else ""
 
 
-def _load(model: torch.nn.Module, cfg: CfgNode) -> None:
+def trained_model(cfg: CfgNode) -> torch.nn.Module:
+    """The model of a config with the weights of ``MODEL.WEIGHTS``."""
+    model = Trainer.build_model(cfg)
     with readable_checkpoint(cfg.MODEL.WEIGHTS):
         SafeCheckpointer(model, require="some").load(cfg.MODEL.WEIGHTS)
+    return model
 
 
 def finish_row(
