@@ -39,6 +39,7 @@ RUNS = (
     (
         *("MODEL.META_ARCHITECTURE", "BoxToMask", MASK + "PREDICTOR", "class_agnostic"),
         *("MODEL.FREEZE_DETECTOR", False, *BOX_LOSSES),
+        *(MASK + "BOX_LOSS.PROJECTION", "tightness"),
     ),
 )
 

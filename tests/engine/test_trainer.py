@@ -57,7 +57,9 @@ BOX_TO_MASK: Tuple[Any, ...] = (
 )
 ways = {
     "masks alone": (),
-    "proposals and box losses": (MASK + "BOX_LOSS.ENABLED", True),
+    "proposals and box losses": (
+        *(MASK + "BOX_LOSS.ENABLED", True, MASK + "BOX_LOSS.PROJECTION", "tightness"),
+    ),
     "ground-truth boxes and box losses": BOX_LOSSES,
     "BoxToMask": BOX_TO_MASK,
 }
