@@ -2,7 +2,7 @@
 
 import difflib
 import re
-from typing import Any, Iterator, List, Mapping, Sequence, Tuple
+from typing import Any, Dict, Iterator, List, Mapping, Sequence, Tuple
 
 import yaml
 from detectron2.config import CfgNode
@@ -98,3 +98,14 @@ def _entries(words: Mapping[Any, Any], prefix: str = "") -> Iterator[Tuple[Any, 
         yield name, value
         if isinstance(value, dict):  # as a CfgNode is
             yield from _entries(value, f"{name}.")
+
+
+def flatten(cfg: CfgNode, prefix: str = "") -> Dict[str, Any]:
+    """A config as one dict of dotted keys."""
+    flat: Dict[str, Any] = {}
+    for key, value in cfg.items():
+        if isinstance(value, CfgNode):
+            flat.update(flatten(value, f"{prefix}{key}."))
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat

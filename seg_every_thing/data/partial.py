@@ -73,18 +73,14 @@ def load_training_dicts(
         raise ValueError(f"the data sets {cfg.DATASETS.TRAIN} hold no image with an object")
     if cfg.MODEL.MASK_ON:
         names = MetadataCatalog.get(cfg.DATASETS.TRAIN[0]).get("thing_classes") or ()
-        masks = log_supervision(dicts, set_a_of(cfg), cfg.DATASETS.MASK_CLASSES, names)
-        if not masks and _masks_alone_train(cfg):
+        alone = not (cfg.MODEL.ROI_MASK_HEAD.BOX_LOSS.ENABLED or cfg.DATASETS.PSEUDO_MASKS)
+        split = cfg.DATASETS.MASK_CLASSES
+        masks = log_supervision(dicts, set_a_of(cfg), split, names, masks_alone=alone)
+        without_boxes = cfg.MODEL.FREEZE_DETECTOR or cfg.MODEL.META_ARCHITECTURE == "BoxToMask"
+        if alone and without_boxes and not masks:
             raise ValueError(
                 f"no object of {', '.join(cfg.DATASETS.TRAIN)} gives a mask (DATASETS.MASK_CLASSES "
                 f"'{cfg.DATASETS.MASK_CLASSES}'), and nothing else is trained: give objects of set "
                 f"A masks, or train on their boxes with MODEL.ROI_MASK_HEAD.BOX_LOSS.ENABLED True"
             )
     return dicts
-
-
-def _masks_alone_train(cfg: CfgNode) -> bool:
-    """Whether a model learns from masks and nothing else."""
-    without_boxes = cfg.MODEL.FREEZE_DETECTOR or cfg.MODEL.META_ARCHITECTURE == "BoxToMask"
-    others = cfg.MODEL.ROI_MASK_HEAD.BOX_LOSS.ENABLED or cfg.DATASETS.PSEUDO_MASKS
-    return without_boxes and not others

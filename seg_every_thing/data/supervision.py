@@ -53,6 +53,7 @@ def log_supervision(
     mask_classes: Optional[Collection[int]],
     split: str,
     class_names: Sequence[str] = (),
+    masks_alone: bool = True,
 ) -> int:
     """Log at start-up what trains masks and what trains boxes only.
 
@@ -61,6 +62,7 @@ def log_supervision(
         mask_classes: contiguous ids of set A; None = all classes.
         split: its name.
         class_names: of all classes; those of set A without a mask are named.
+        masks_alone: teach masks; boxes and pseudo-masks do not.
 
     Returns:
         The number of objects that give masks.
@@ -74,7 +76,8 @@ def log_supervision(
         *(counts["box_only_objects"], counts["withheld_objects"], counts["crowd_objects"]),
     )
     if counts["mask_objects"] == 0:
-        logger.warning("No object gives a mask: the mask branch will learn nothing")
+        if masks_alone:
+            logger.warning("No object gives a mask: the mask branch will learn nothing")
         return 0
     having = _classes_with_masks(dicts, mask_classes)
     set_a = range(len(class_names)) if mask_classes is None else mask_classes

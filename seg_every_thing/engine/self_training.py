@@ -11,12 +11,14 @@ from typing import Any, Dict, Iterator, List, Optional, Sequence
 from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
 from detectron2.utils import comm
+from detectron2.utils.file_io import PathManager
 from detectron2.utils.logger import setup_logger
 from tabulate import tabulate
 
 from ..checkpoint.compatibility import UnfitCheckpointError
 from ..checkpoint.loading import last_checkpoint, load_for_inference
 from ..config import load_config
+from ..config_words import flatten
 from ..data.pseudo_masks import PseudoMasks
 from ..files import (
     PathLike,
@@ -105,7 +107,8 @@ def _check_same(cfg: CfgNode, output: Path) -> None:
     cfg = cfg.clone()
     cfg.OUTPUT_DIR = ""
     files = [MetadataCatalog.get(name).get("json_file") for name in cfg.DATASETS.TRAIN]
-    files = [cfg.MODEL.WEIGHTS, *files]
+    files += [cfg.MODEL.WEIGHTS, cfg.DATASETS.MASK_CLASSES]
+    files += [cfg.MODEL.WEIGHT_TRANSFER.EMBEDDING_FILE]
     digests = {f: file_digest(f) for f in files if f and os.path.isfile(f)}
     now = {"config": cfg.dump().splitlines(), "files": digests}
     path = output / START
@@ -113,12 +116,13 @@ def _check_same(cfg: CfgNode, output: Path) -> None:
         write_json(path, now)
         return
     before = read_json(path)
-    changed = sorted({*before["config"]} ^ {*now["config"]})
+    old, new = (flatten(CfgNode.load_cfg("\n".join(x["config"]))) for x in (before, now))
+    changed = sorted(key for key in {*old, *new} if old.get(key) != new.get(key))
     changed += [f for f in digests if before["files"].get(f) != digests[f]]
     if changed:
         raise ValueError(
             f"'{output}' holds a self-training of another config or other data "
-            f"({changed[0].strip()}): give another output folder, or what it was started with"
+            f"({changed[0]}): give another output folder, or what it was started with"
         )
 
 
@@ -135,7 +139,8 @@ def _teacher(
     if record is None:
         logger.info("Round 0: '%s' is the teacher", cfg.MODEL.WEIGHTS)
         make_output_dir(folder)
-        record = _finish(cfg, cfg.MODEL.WEIGHTS, evaluate(cfg, resume=False))
+        weights = PathManager.get_local_path(cfg.MODEL.WEIGHTS)
+        record = _finish(cfg, weights, evaluate(cfg, resume=False))
     return record
 
 
@@ -160,6 +165,7 @@ def _pseudo_masks(cfg: CfgNode, folder: Path, teacher: Record) -> PseudoMasks:
         if masks.is_intact() and masks.index["teacher"]["sha256"] == teacher["sha256"]:
             logger.info("Pseudo-masks: using those in '%s'", folder)
             return masks
+    _begin_again(folder.parent)  # what has learned from other masks
     cfg = cfg.clone()
     cfg.MODEL.WEIGHTS = teacher["weights"]
     model = Trainer.build_model(cfg)
@@ -183,6 +189,8 @@ def train_or_reuse(
     if record is not None:
         logger.info("'%s' is complete", folder)
         return record
+    if (folder / DONE).is_file():
+        _begin_again(folder)
     args = argparse.Namespace(
         config_file=config_file,
         opts=[*opts, "OUTPUT_DIR", str(folder)],
@@ -231,6 +239,13 @@ def _finish(cfg: CfgNode, weights: str, results: Record) -> Record:
     record = {"weights": weights, "sha256": file_digest(weights), "metrics": metrics}
     write_json(os.path.join(cfg.OUTPUT_DIR, DONE), record)
     return record
+
+
+def _begin_again(folder: Path) -> None:
+    """Nothing of the model that was trained in a folder is gone on with."""
+    weights = sorted(folder.glob("model_*.pth"), reverse=True)  # model_final.pth first
+    for path in (*weights, folder / "last_checkpoint", folder / DONE):
+        path.unlink(missing_ok=True)
 
 
 def _completed(folder: Path) -> Optional[Record]:

@@ -19,7 +19,7 @@ from torchvision.ops import roi_align
 from .color_affinity import affinity_loss, rgb_to_lab
 from .crf_loss import crf_loss
 from .dice_loss import dice_loss
-from .mask_geometry import box_coverage
+from .mask_geometry import box_coverage, cells_inside
 from .projection_loss import projection_loss, tightness_loss
 
 
@@ -260,11 +260,7 @@ class BoxLosses(nn.Module):
             image = images.tensor[i : i + 1, :, :height, :width]
             mine = rois[i].to(image.dtype)
             crops.append(roi_align(image, [mine], tuple(size), sampling_ratio=0, aligned=True))
-            whole = torch.zeros_like(rois[i])
-            whole[:, 2].fill_(width)
-            whole[:, 3].fill_(height)
-            rows, columns = box_coverage(rois[i], whole, size)
-            shown.append((rows > 0.999)[:, :, None] & (columns > 0.999)[:, None])
+            shown.append(cells_inside(rois[i], height, width, size))
         seen = torch.cat(crops)
         rgb = seen * self.pixel_std.to(seen) + self.pixel_mean.to(seen)
         return rgb if self.input_format == "RGB" else rgb.flip(1), torch.cat(shown)

@@ -10,8 +10,6 @@ import torch
 from .dice_loss import dice_loss
 from .mean_field import MeanField
 
-_UNLIKE_ANY = 1e4  # a colour
-
 # Lengths are half of TEST.MEAN_FIELD's, which has 56 cells on the sides of a box: a RoI of 1.25
 # times the box has 22 of its 28.
 ROI_MEAN_FIELD = MeanField(appearance_sigma=6.0, smoothness_sigma=1.0, steps=(1, 2, 3, 5))
@@ -41,7 +39,6 @@ def crf_loss(
     """
     probabilities = logits.sigmoid()
     with torch.no_grad():
-        images = images.masked_fill(~valid[:, None], _UNLIKE_ANY)
-        refined = mean_field.masks((probabilities * inside)[:, None], images)[:, 0]
+        refined = mean_field.masks((probabilities * inside)[:, None], images, valid)[:, 0]
         target = refined * (inside & valid)
     return dice_loss((probabilities * valid).flatten(1), target.flatten(1))

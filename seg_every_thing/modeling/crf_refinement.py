@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn import functional
 from torchvision.ops import roi_align
 
-from .mask_geometry import EnlargedROIMasks, enlarged
+from .mask_geometry import EnlargedROIMasks, cells_inside, enlarged
 from .mean_field import MeanField
 
 SIDE = 56
@@ -74,9 +74,10 @@ def refine_masks(mean_field: MeanField, image: torch.Tensor, instances: Instance
         mean_field: with lengths in these cells.
         image: (C, H, W), values of 0 to 255, what the model sees.
         instances: before postprocessing, with ``pred_boxes``, and ``pred_masks`` (N, 1, M, M) on
-            them or as :class:`EnlargedROIMasks`.
+            them or as :class:`EnlargedROIMasks`.  Where they have no masks (test-time augmentation
+            looks for boxes first), nothing is done.
     """
-    if len(instances) == 0:
+    if len(instances) == 0 or not instances.has("pred_masks"):
         return
     masks, boxes, margin = instances.pred_masks, instances.pred_boxes.tensor, MARGIN
     free = isinstance(masks, EnlargedROIMasks)
@@ -89,7 +90,10 @@ def refine_masks(mean_field: MeanField, image: torch.Tensor, instances: Instance
     rois = enlarged(boxes, (SIDE + 2 * margin) / SIDE).float()
     image = image.to(device=rois.device, dtype=torch.float32)[None]
     crops = roi_align(image, [rois], masks.shape[-2:], sampling_ratio=0, aligned=True)
-    refined = mean_field.masks(masks, crops)[..., margin : margin + SIDE, margin : margin + SIDE]
+    height, width = image.shape[-2:]
+    shown = cells_inside(rois, height, width, masks.shape[-2:])
+    refined = mean_field.masks(masks, crops, shown)
+    refined = refined[..., margin : margin + SIDE, margin : margin + SIDE]
     instances.pred_masks = (
         EnlargedROIMasks(refined[:, 0], instances.pred_masks.scale) if free else refined
     )

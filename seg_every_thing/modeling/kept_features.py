@@ -35,6 +35,7 @@ class _Entry(NamedTuple):
 
     start: int  # in bytes
     shapes: Tuple[Tuple[int, ...], ...]  # of each level
+    kinds: Tuple[torch.dtype, ...]  # under autocast not float32, which the file has
 
 
 class _Store:
@@ -49,11 +50,12 @@ class _Store:
 
     def read(self, key: str) -> List[torch.Tensor]:
         assert self._file is not None
-        start, shapes = self.entries[key]
+        start, shapes, kinds = self.entries[key]
         sizes = [math.prod(shape) for shape in shapes]
         data = bytearray(os.pread(self._file.fileno(), 4 * sum(sizes), start))
         values = torch.from_numpy(np.frombuffer(data, np.float32))
-        return [x.view(shape) for x, shape in zip(values.split(sizes), shapes)]
+        parts = zip(values.split(sizes), shapes, kinds)
+        return [x.view(shape).to(kind) for x, shape, kind in parts]
 
     def keep(self, key: str, features: Sequence[torch.Tensor]) -> None:
         arrays = [x.float().cpu().numpy() for x in features]
@@ -77,7 +79,8 @@ class _Store:
                 *(self.folder, e),
             )
             return
-        self.entries[key] = _Entry(self._end, tuple(x.shape for x in arrays))
+        kinds = tuple(x.dtype for x in features)
+        self.entries[key] = _Entry(self._end, tuple(x.shape for x in arrays), kinds)
         self._end += size
 
 

@@ -104,6 +104,25 @@ def box_coverage(
     return rows, columns
 
 
+def cells_inside(rois: torch.Tensor, height: int, width: int, size: Sequence[int]) -> torch.Tensor:
+    """Which cells of RoIs lie in an image as a whole.
+
+    Args:
+        rois: (R, 4), divided as in :func:`box_coverage`.
+        height: of the image, in pixels.
+        width: of the image, in pixels.
+        size: height and width of a RoI, in cells.
+
+    Returns:
+        (R, *size) bool.
+    """
+    image = torch.zeros_like(rois)
+    image[:, 2].fill_(width)
+    image[:, 3].fill_(height)
+    rows, columns = box_coverage(rois, image, size)
+    return (rows > 0.999)[:, :, None] & (columns > 0.999)[:, None]
+
+
 def _interval_coverage(rois: torch.Tensor, boxes: torch.Tensor, count: int) -> torch.Tensor:
     """(R, 2) and (R, 2) starts and ends on one axis -> (R, count)."""
     ends = torch.linspace(0, 1, count + 1, dtype=rois.dtype, device=rois.device)

@@ -170,9 +170,11 @@ class MaskRoIs:
         """RoI features (R, C, H, H), with 5 more channels where they are asked for."""
         if not self.coordinates:
             return features
-        tensors = torch.cat([x.tensor for x in boxes]).to(features)
+        # Half precision has three digits, too few for the difference of two sides.
+        kind = torch.promote_types(features.dtype, torch.float32)
+        tensors = torch.cat([x.tensor for x in boxes]).to(features.device, kind)
         added = box_coordinates(tensors, self.scale, features.shape[-1])
-        return torch.cat([features, added], dim=1)
+        return torch.cat([features, added.to(features)], dim=1)
 
     def finish(self, instances: List[Instances]) -> List[Instances]:
         """Turn predicted masks of RoIs into masks of boxes that 0.5 is the threshold of.

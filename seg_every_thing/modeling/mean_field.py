@@ -14,6 +14,7 @@ from detectron2.config import CfgNode, configurable
 from .neighbours import Step, first_of_pairs, second_of_pairs
 
 _SURE = 1e-4
+_UNLIKE_ANY = 1e4  # a colour
 
 
 class MeanField:
@@ -105,17 +106,22 @@ class MeanField:
                 result = (unary + message).log_softmax(dim=1)
             return result
 
-    def masks(self, probabilities: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
+    def masks(
+        self, probabilities: torch.Tensor, images: torch.Tensor, shown: torch.Tensor
+    ) -> torch.Tensor:
         """Masks as two labels, in the mask or not.
 
         Args:
             probabilities: (N, 1, H, W) of being in the mask; none counts as quite sure.
             images: (N, C, H, W), values of 0 to 255.
+            shown: (N, H, W) bool, the pixels of which there is a colour; that of others is like
+                none.
 
         Returns:
             (N, 1, H, W) probabilities, in float32 at least.
         """
         p = probabilities.clamp(_SURE, 1 - _SURE)
+        images = images.masked_fill(~shown[:, None], _UNLIKE_ANY)
         return self(torch.cat([(1 - p).log(), p.log()], dim=1), images)[:, 1:].exp()
 
     def _kernels(self, images: torch.Tensor) -> List[Tuple[Step, torch.Tensor]]:

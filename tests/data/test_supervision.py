@@ -81,6 +81,19 @@ def test_report_warns_when_there_is_no_mask_at_all(caplog: pytest.LogCaptureFixt
     assert "No object gives a mask" in caplog.text
 
 
+def test_boxes_that_teach_are_no_reason_to_warn(
+    mixed_dataset: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    cfg = config_of(mixed_dataset)
+    cfg.DATASETS.MASK_CLASSES = "none"
+    for key, warns in ((None, True), ("BOX_LOSS", False)):
+        if key:
+            cfg.MODEL.ROI_MASK_HEAD.BOX_LOSS.ENABLED = True
+        caplog.clear()
+        load_training_dicts(cfg)
+        assert ("learn nothing" in caplog.text) == warns
+
+
 def test_no_report_without_masks(mixed_dataset: str, caplog: pytest.LogCaptureFixture) -> None:
     cfg = config_of(mixed_dataset)
     cfg.MODEL.MASK_ON = False

@@ -19,8 +19,10 @@ def config(output: Path, *opts: Any) -> CfgNode:
     return shapes_config("maskx", output, *small, *augmented, "SOLVER.MAX_ITER", 1, *opts)
 
 
-def test_evaluation_with_it(tiny_shapes: Path, tmp_path: Path) -> None:
-    results = evaluate(config(tmp_path, "TEST.DETECTIONS_PER_IMAGE", 3), resume=False)
+@pytest.mark.parametrize("crf", [False, True])
+def test_evaluation_with_it(crf: bool, tiny_shapes: Path, tmp_path: Path) -> None:
+    few = ("TEST.DETECTIONS_PER_IMAGE", 3, "TEST.CRF", crf)
+    results = evaluate(config(tmp_path, *few), resume=False)
     assert {"bbox", "segm", "bbox_TTA", "segm_TTA"} == results.keys()
     assert {"AP", "AP_A", "AP_B"} <= results["segm_TTA"].keys()
     metrics = tmp_path / "inference_TTA" / "shapes_val" / "metrics.json"

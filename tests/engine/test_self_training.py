@@ -8,6 +8,7 @@ from typing import Any, Dict, List
 import numpy as np
 import pytest
 import torch
+from detectron2.data import MetadataCatalog
 from helpers import CONFIGS, TINY, changed, shapes_config, snapshot
 
 import seg_every_thing.engine.self_training as module
@@ -15,6 +16,7 @@ from seg_every_thing import Trainer
 from seg_every_thing.data.pseudo_masks import PseudoMasks
 from seg_every_thing.engine.self_training import self_train
 from seg_every_thing.engine.teaching import masks_on_boxes, objects_to_teach, write_taught_masks
+from seg_every_thing.files import file_digest
 
 CONFIG = str(CONFIGS / "shapes" / "class_agnostic.yaml")
 HEAD = "MODEL.ROI_MASK_HEAD."
@@ -111,13 +113,47 @@ def test_rounds_and_going_on(
     assert len(result["rounds"]) == 3 and before.items() <= stamps(output).items()
 
     # Another config is refused; damage is mended.
-    with pytest.raises(ValueError, match="of another config or other data .*BASE_LR"):
-        self_train(CONFIG, 2, output, [*opts, "SOLVER.BASE_LR", 0.5])
+    for key, value in (("SOLVER.BASE_LR", 0.5), ("INPUT.CROP.ENABLED", True)):
+        with pytest.raises(ValueError, match=f"of another config or other data .{key}"):
+            self_train(CONFIG, 2, output, [*opts, key, value])
     masks = output / "round_1" / "pseudo_masks" / "masks.npy"
     whole = masks.read_bytes()
     masks.write_bytes(whole[:-1] + b"\x07")
     assert self_train(CONFIG, 1, output, opts)["rounds"] == result["rounds"][:2]
     assert masks.read_bytes() == whole
+    changed = output / "round_1" / "model_final.pth"
+    torch.save({"model": {k: v + 1 for k, v in weights(changed.parent).items()}}, changed)
+    assert self_train(CONFIG, 1, output, opts)["rounds"] == result["rounds"][:2]
+
+
+def test_a_student_is_not_kept_beside_other_masks(tiny_shapes: Path, tmp_path: Path) -> None:
+    output, opts = tmp_path / "out", [*OPTS, "DATASETS.TEST", ()]
+    self_train(CONFIG, 1, output, opts)
+    student = "round_1/model_final.pth"
+    before = stamps(output)[student]
+    teacher = output / "round_0" / "model_final.pth"
+    torch.save({"model": {k: v * 1.01 for k, v in weights(teacher.parent).items()}}, teacher)
+    record = json.loads((teacher.parent / "done.json").read_text())
+    record["sha256"] = file_digest(str(teacher))
+    (teacher.parent / "done.json").write_text(json.dumps(record))
+    self_train(CONFIG, 1, output, opts)
+    assert stamps(output)[student] > before
+    assert (
+        PseudoMasks(output / "round_1" / "pseudo_masks").index["teacher"]["sha256"]
+        == (record["sha256"])
+    )
+
+
+def test_files_that_a_config_names_are_of_it(tiny_shapes: Path, tmp_path: Path) -> None:
+    classes = tmp_path / "a.txt"
+    names = MetadataCatalog.get("shapes_train").thing_classes
+    classes.write_text("\n".join(names[:24]))
+    cfg = shapes_config("class_agnostic", tmp_path, *OPTS, "DATASETS.MASK_CLASSES", str(classes))
+    module._check_same(cfg, tmp_path)
+    module._check_same(cfg, tmp_path)
+    classes.write_text("\n".join(names[:20]))
+    with pytest.raises(ValueError, match="a.txt"):
+        module._check_same(cfg, tmp_path)
 
 
 def test_a_trained_model_is_the_teacher(

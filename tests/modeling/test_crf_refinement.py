@@ -67,6 +67,20 @@ def test_what_surrounds_a_box_is_background() -> None:
         assert middle > 0.9 and (edge > 0.9 if inside else edge < 0.3)
 
 
+@pytest.mark.parametrize("free", [False, True])
+@pytest.mark.parametrize("box", [[0, 60, 100, 160], [0, 0, 90, 90], [0, 0, 256, 256]])
+def test_nothing_is_background_because_it_is_beyond_the_image(box: List[int], free: bool) -> None:
+    """There is no colour there, and a dark object must not be taken for it."""
+    image = torch.full((3, 256, 256), 200.0)
+    image[:, box[1] : box[3], box[0] : box[2]] = 0.0
+    masks: Any = torch.full((1, 1, 28, 28), 0.55)
+    x = found(EnlargedROIMasks(masks[:, 0], 1.0) if free else masks)
+    x.pred_boxes = Boxes(torch.tensor([box], dtype=torch.float32))
+    refine_masks(MeanField(), image, x)
+    refined = x.pred_masks.tensor if free else x.pred_masks
+    assert (refined > 0.5).all()
+
+
 def test_objects_do_not_mix_and_there_may_be_none() -> None:
     masks = torch.cat([blurred(), blurred().flip(3)])
     both = Instances((256, 256), pred_masks=masks)

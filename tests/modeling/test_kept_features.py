@@ -35,7 +35,7 @@ def make_model(folder: Path, gigabytes: float, **overrides: Any) -> nn.Module:
     return Trainer.build_model(cfg)
 
 
-def trained(model: nn.Module, steps: int = 3) -> Dict[str, Any]:
+def trained(model: nn.Module, steps: int = 3, half: bool = False) -> Dict[str, Any]:
     """Weights after some steps on two images of different sizes, and the losses."""
     batch = make_batch()
     batch[1]["image"] = batch[1]["image"][:, :48, :32]
@@ -43,7 +43,8 @@ def trained(model: nn.Module, steps: int = 3) -> Dict[str, Any]:
     losses: List[float] = []
     with EventStorage() as storage:
         for _ in range(steps):
-            loss = sum(model(batch).values())
+            with torch.autocast("cpu", torch.bfloat16, enabled=half):
+                loss = sum(model(batch).values())
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -52,9 +53,12 @@ def trained(model: nn.Module, steps: int = 3) -> Dict[str, Any]:
     return {"losses": losses, "weights": snapshot(model), "times": times}
 
 
-def test_each_image_passes_the_body_once_and_the_outcome_is_the_same(tmp_path: Path) -> None:
+@pytest.mark.parametrize("half", [False, True])
+def test_each_image_passes_the_body_once_and_the_outcome_is_the_same(
+    half: bool, tmp_path: Path
+) -> None:
     kept, computed = make_model(tmp_path, ROOM), make_model(tmp_path, NONE)
-    once, each_time = trained(kept), trained(computed)
+    once, each_time = trained(kept, half=half), trained(computed, half=half)
     assert (kept.kept_features.computed, computed.kept_features.computed) == (2, 6)
     assert (len(kept.kept_features), len(computed.kept_features)) == (2, 0)
     assert once["losses"] == each_time["losses"] and len({*once["losses"]}) == 3

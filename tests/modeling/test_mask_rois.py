@@ -43,6 +43,16 @@ def test_boxes_grow_about_their_centres() -> None:
     assert enlarged(boxes[:0], 1.25).shape == (0, 4)
 
 
+@pytest.mark.parametrize("kind", [torch.bfloat16, torch.float16, torch.float64])
+def test_coordinates_are_computed_before_they_are_rounded(kind: torch.dtype) -> None:
+    mask_rois = MaskRoIs(scale=1.25, coordinates=True)
+    boxes = [Boxes(torch.tensor([[1300.0, 700, 1310, 712]]))]  # sides of 10 and 12, far away
+    channels = mask_rois.with_coordinates(torch.zeros(1, 2, 4, 4, dtype=kind), boxes)
+    exact = torch.promote_types(kind, torch.float32)
+    expected = (torch.tensor([10, 12], dtype=exact) / 224).log2().to(kind)
+    assert channels.dtype == kind and torch.equal(channels[0, -2:, 0, 0], expected)
+
+
 def test_coordinates_of_the_box_in_its_roi() -> None:
     boxes = torch.tensor([[0.0, 0, 224, 112], [5, 5, 5.5, 453]])
     channels = box_coordinates(boxes, 2.0, 4)

@@ -1,10 +1,12 @@
 """Rows on photographs with boxes given: fair, in the right directions, and what they come to."""
 
+import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Dict
 
+import numpy as np
 import pytest
 import yaml
 from helpers import CONFIGS, TINY
@@ -21,11 +23,13 @@ from seg_every_thing.study.reporting.tables import given_boxes_table
 from seg_every_thing.study.running.commands import command_of
 from seg_every_thing.study.running.feature_cache import FeatureCache
 from seg_every_thing.study.running.given_boxes import (
+    _taught,
     body_cache_name,
     cache_body,
     train_given_boxes,
 )
 from seg_every_thing.study.running.runner import Run, StudyRunner, row_config
+from seg_every_thing.study.running.stages import row_fingerprint
 
 
 @pytest.mark.parametrize("suite", [PHOTOS, VOC], ids=lambda s: s.name)
@@ -90,8 +94,9 @@ def test_rows_that_find_their_boxes_stand_on_one_detector(suite: Suite) -> None:
 
 def test_commands_of_rows_that_no_single_training_makes() -> None:
     for row in (p.GRABCUT, p.SELF_1):
-        command = command_of(VOC, Run(row, "voc_even", 0), Path("out"), 0)
-        assert command == f"seg-every-thing study --suite voc --only {row.name} --output out"
+        command = command_of(VOC, Run(row, "voc_even", 1), Path("out"), 0, ("SOLVER.MAX_ITER", "9"))
+        study = f"seg-every-thing study --suite voc --only {row.name} --seeds 2 --output out"
+        assert command == f"{study} --opts SOLVER.MAX_ITER 9"
     best = command_of(VOC, Run(p.BEST, "voc_even", 1), Path("out"), 0)
     assert "train --config-file voc/box_to_mask.yaml" in best and "SEED 1" in best
 
@@ -181,3 +186,43 @@ def test_rows_of_self_training_learn_from_the_model_of_the_row_before(
     assert runner._with_teachers([self_1]) == [self_1]
     other = replace(self_2, row=replace(p.SELF_2, teacher=p.BEST.name))
     assert runner.completed(other) is None
+
+
+def test_a_teacher_has_its_crf_with_and_without_cached_features(
+    small_suite: Suite, tmp_path: Path
+) -> None:
+    options = [*map(str, TINY), "TEST.CRF", "True"]
+    runner = StudyRunner(small_suite, tmp_path / "out", _nothing, options)
+    run = Run(p.SELF_CRF, "shapes_A", 0)
+    cfg = runner.config(run)
+    cache = tmp_path / body_cache_name(cfg)
+    cache_body(cfg, cache)
+    teacher = runner.teacher(run)
+    train_given_boxes(runner._fresh(teacher), teacher.row, cache)
+    weights = runner.folder(teacher) / "model_final.pth"
+    masks = []
+    for name, features in (("cached", FeatureCache(cache / "train")), ("computed", None)):
+        cfg.OUTPUT_DIR = str(tmp_path / name)
+        masks.append(np.load(_taught(cfg, weights, features).folder / "masks.npy").astype(int))
+    assert len(masks[0]) and np.abs(masks[0] - masks[1]).max() <= 2
+    cfg.OUTPUT_DIR, cfg.TEST.CRF = str(tmp_path / "without"), False
+    cfg.MODEL.ROI_MASK_HEAD.PSEUDO_LOSS.CRF = False
+    without = np.load(_taught(cfg, weights, None).folder / "masks.npy").astype(int)
+    assert np.abs(masks[0] - without).max() > 20
+
+
+def test_features_are_those_of_one_body_and_one_preprocessing(
+    small_suite: Suite, tmp_path: Path
+) -> None:
+    runner = StudyRunner(small_suite, tmp_path / "out", _nothing, [str(x) for x in TINY])
+    run = Run(p.BEST, "shapes_A", 0)
+    names, prints = set(), set()
+    for content in ("a", "b"):
+        (tmp_path / "body.pth").write_text(content * 9)
+        os.utime(tmp_path / "body.pth", ns=(0, ord(content)))
+        for deviation in (1.0, 2.0):
+            cfg = runner.config(run)
+            cfg.MODEL.WEIGHTS, cfg.MODEL.PIXEL_STD = str(tmp_path / "body.pth"), [deviation] * 3
+            names.add(body_cache_name(cfg))
+            prints.add(row_fingerprint(cfg, ""))
+    assert len(names) == len(prints) == 4

@@ -158,7 +158,7 @@ def test_fingerprints_tell_results_apart(tiny_shapes: Path, tmp_path: Path) -> N
     ]
     before = fingerprint(base)
     assert len({before, *others}) == 4
-    with mock.patch.object(stages, "_RECIPE", "what another version of the code does"):
+    with mock.patch.object(stages, "RECIPE", "what another version of the code does"):
         assert fingerprint(base) not in {before, *others}
 
 

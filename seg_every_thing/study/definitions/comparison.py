@@ -4,21 +4,11 @@ from typing import Any, Dict, List
 
 from detectron2.config import CfgNode
 
+from ...config_words import flatten
 from .rows import Row
 
 # Of the run, not of the row.
 _NOT_OF_THE_ROW = ("OUTPUT_DIR", "SEED")
-
-
-def flatten(cfg: CfgNode, prefix: str = "") -> Dict[str, Any]:
-    """A config as one dict of dotted keys."""
-    flat: Dict[str, Any] = {}
-    for key, value in cfg.items():
-        if isinstance(value, CfgNode):
-            flat.update(flatten(value, f"{prefix}{key}."))
-        else:
-            flat[f"{prefix}{key}"] = value
-    return flat
 
 
 def differences(cfg: CfgNode, baseline: CfgNode) -> Dict[str, List[Any]]:

@@ -47,7 +47,9 @@ def command_of(
 ) -> str:
     """The command of a run, as one types it."""
     if not run.row.learns or run.row.teacher:
-        study = ["study", "--suite", suite.name, "--only", run.row.name, "--output", str(output)]
+        study = ["study", "--suite", suite.name, "--only", run.row.name]
+        study += ["--seeds", str(run.seed + 1), "--output", str(output)]
+        study += ["--opts", *overrides] if overrides else []
         return shlex.join(["seg-every-thing", *study])
     gpus = ["--num-gpus", str(num_gpus)] if num_gpus else []
     file, *rest = (arguments := arguments_of(suite, run, output, overrides))[1:]

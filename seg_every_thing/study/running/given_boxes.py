@@ -19,7 +19,17 @@ from ..definitions.rows import Row
 from .done import WEIGHTS, write_done
 from .feature_cache import CachedFeaturesModel, FeatureCache, write_feature_cache
 from .stage_trainer import EitherSide
-from .stages import draw_initial_trunk, finish_row, new_trainer, row_fingerprint, trained_model
+from .stages import (
+    RECIPE,
+    content_of,
+    data_version,
+    draw_initial_trunk,
+    finish_row,
+    new_trainer,
+    row_fingerprint,
+    trained_model,
+    versions,
+)
 
 
 def given_boxes_parent(row: Row, teacher: str = "") -> str:
@@ -37,7 +47,9 @@ def body_cache_name(cfg: CfgNode) -> str:
     nodes = (cfg.MODEL.BACKBONE, cfg.MODEL.TIMM, cfg.MODEL.RESNETS, cfg.MODEL.FPN, cfg.INPUT)
     seed = "" if cfg.MODEL.TIMM.WEIGHTS or cfg.MODEL.WEIGHTS else cfg.SEED  # of random weights
     parts = [node.dump() for node in nodes]
-    parts += [repr((cfg.DATASETS.TRAIN, cfg.DATASETS.TEST, cfg.MODEL.PIXEL_MEAN, seed))]
+    parts += [repr((cfg.MODEL.PIXEL_MEAN, cfg.MODEL.PIXEL_STD, content_of(cfg.MODEL.WEIGHTS)))]
+    data = [(name, data_version(name)) for name in (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST)]
+    parts += [repr((data, seed, sorted(versions().items()), RECIPE))]
     return "features_" + hashlib.sha256("".join(parts).encode()).hexdigest()[:16]
 
 
@@ -117,6 +129,6 @@ def _taught(cfg: CfgNode, weights: Path, features: Optional[FeatureCache]) -> Ps
     cfg.MODEL.WEIGHTS = str(weights)
     model = trained_model(cfg)
     if features is not None:
-        model = CachedFeaturesModel(model, features, features)
+        model = with_crf(cfg, CachedFeaturesModel(model, features, features))
     known = {"weights": str(weights), "sha256": file_digest(weights)}
     return write_taught_masks(cfg, model, os.path.join(cfg.OUTPUT_DIR, "pseudo_masks"), known)

@@ -1,7 +1,9 @@
 """The two stages of stage-wise training, each leaving a folder that says when it is complete."""
 
+import functools
 import hashlib
 import logging
+import os
 import time
 from pathlib import Path
 from typing import Any, Dict, List, Optional
@@ -20,6 +22,7 @@ from ...data.dataset_mapper import PartialSupervisionMapper
 from ...engine.freezing import freeze_detector
 from ...engine.semantic_trainer import SemanticTrainer, trainer_class
 from ...engine.trainer import Trainer
+from ...files import file_digest
 from ...modeling.crf_refinement import with_crf
 from .done import DONE, write_done
 from .feature_cache import (
@@ -32,7 +35,7 @@ from .stage_trainer import StageTrainer
 
 logger = logging.getLogger(__name__)
 
-_RECIPE = "3"  # raise it when the code of a stage changes what comes out of it
+RECIPE = "3"  # raise it when the code of a stage changes what comes out of it
 
 
 def versions() -> Dict[str, str]:
@@ -46,25 +49,40 @@ def versions() -> Dict[str, str]:
 
 def fingerprint(cfg: CfgNode, *parents: Optional[str]) -> str:
     """Changes with all that decides a stage's result: config, data, code, earlier stages."""
-    data = [_data_version(name) for name in (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST)]
+    data = [data_version(name) for name in (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST)]
     cfg = cfg.clone()
     cfg.defrost()
     cfg.OUTPUT_DIR = ""
-    cfg.MODEL.WEIGHTS = ""  # a path; what it holds is in the fingerprint of the stage before
-    text = repr((cfg.dump(), data, sorted(versions().items()), _RECIPE, parents))
+    cfg.MODEL.WEIGHTS = content_of(cfg.MODEL.WEIGHTS)
+    text = repr((cfg.dump(), data, sorted(versions().items()), RECIPE, parents))
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def _data_version(name: str) -> str:
+def data_version(name: str) -> str:
     """Changes with a data set's parameters, for those that are drawn, or with its list of files."""
     metadata = MetadataCatalog.get(name)
     if metadata.get("data_version"):  # evaluation gives such data sets a file, in some folder
         return str(metadata.data_version)
     if metadata.get("evaluator_type") != "sem_seg":
+        json_file = metadata.get("json_file", "")
         # Shapes writes its parameters into the name of this folder.
-        return Path(metadata.get("json_file", "")).parent.name
+        return f"{Path(json_file).parent.name} {content_of(json_file)}"
     files = [Path(record["sem_seg_file_name"]).parts[-3:] for record in DatasetCatalog.get(name)]
     return hashlib.sha256(repr(files).encode()).hexdigest()[:16]
+
+
+def content_of(file: str) -> str:
+    """Changes with what a file holds; an address, or what is not there, stands for itself."""
+    if not os.path.isfile(file):
+        return file
+    stat = os.stat(file)
+    return _digest(file, stat.st_size, stat.st_mtime_ns)
+
+
+@functools.lru_cache(maxsize=None)
+def _digest(file: str, size: int, modified: int) -> str:
+    """Of a file as it was then; some are large, and asked for with each row."""
+    return file_digest(file)
 
 
 def train_model(cfg: CfgNode) -> Dict[str, Any]:
@@ -113,9 +131,7 @@ def features_complete(folder: Path) -> bool:
 
 def row_fingerprint(cfg: CfgNode, parent: str) -> str:
     """Fingerprint of a row that stands on the detector with the fingerprint ``parent``."""
-    embedding = Path(cfg.MODEL.WEIGHT_TRANSFER.EMBEDDING_FILE or "none")
-    content = hashlib.sha256(embedding.read_bytes()).hexdigest() if embedding.is_file() else ""
-    return fingerprint(cfg, parent, content)
+    return fingerprint(cfg, parent, content_of(cfg.MODEL.WEIGHT_TRANSFER.EMBEDDING_FILE))
 
 
 def train_row(cfg: CfgNode, cache: Optional[Path], parent: str) -> Dict[str, Any]:
@@ -162,7 +178,8 @@ def draw_initial_trunk(model: torch.nn.Module, seed: int) -> str:
     """Give all rows of a seed the same trunk to start from, and return its digest ("" = no trunk).
 
     Predictors of different size would otherwise leave the generator in different states before the
-    trunk's weights are drawn.
+    trunk's weights are drawn.  The laterals of a pooler of all levels are not of the trunk: they
+    are drawn after the predictor, and are equal where predictors are.
     """
     seed_all_rng(seed)
     head = model.roi_heads.mask_head
