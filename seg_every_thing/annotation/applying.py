@@ -10,7 +10,7 @@ from typing import Any, Dict, Iterator
 from .. import files
 from ..data.coco_tables import shown
 from .annotator import Report, annotate_file
-from .decisions import ACCEPT, REJECT, read_decisions
+from .decisions import ACCEPT, REJECT, decision_key, read_decisions
 from .finished import finished_report, replaced_digest
 from .formats import coco
 from .options import Options
@@ -81,7 +81,7 @@ def _write(
     def members() -> Iterator[coco.Member]:
         for key, value in coco.read_boxes(options.annotations):
             if key == "annotations" and is_ours(value):
-                decision = left.pop(str(value["id"]), UNDECIDED)
+                decision = left.pop(decision_key(value["id"]), UNDECIDED)
                 counts[decision] += 1
                 value = _judged(value, decision, learn)
             yield key, value

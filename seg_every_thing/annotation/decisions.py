@@ -1,9 +1,10 @@
 """What was decided on a review page: the file that it downloads."""
 
-from typing import Any, Dict, Optional
+from typing import Any, Dict, Optional, Union
 
 from ..data.segmentations import shortened
 from ..files import PathLike, printable, read_json
+from .tables_on_disk import id_key
 
 ACCEPT = "accept"
 REJECT = "reject"
@@ -42,3 +43,8 @@ def read_decisions(path: PathLike, source: Optional[str] = None) -> Dict[str, st
                 f"'{ACCEPT}' or '{REJECT}'"
             )
     return decisions
+
+
+def decision_key(own_id: Union[int, float, str]) -> str:
+    """What decisions call an object: its id as the page's JavaScript writes it, 1 for 1.0."""
+    return own_id if isinstance(own_id, str) else id_key(own_id)

@@ -150,7 +150,7 @@ class Index:
         """Ids of the categories of which no object has a mask."""
         query = "SELECT DISTINCT category FROM object WHERE known"
         having = {category for (category,) in self._db.execute(query)}
-        return [i for i in self.categories if json.dumps(i) not in having]
+        return [i for i in self.categories if id_key(i) not in having]
 
     def held_out(self) -> Set[int]:
         """Numbers of the objects whose masks are held out."""

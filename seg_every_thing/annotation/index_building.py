@@ -17,7 +17,7 @@ from .formats import coco
 from .index import named_database
 from .options import Options
 from .origin import is_ours, with_mask_of_crowd
-from .tables_on_disk import IdsOnDisk, ImagesOnDisk
+from .tables_on_disk import IdsOnDisk, ImagesOnDisk, id_key
 
 MAX_HELD_OUT = 2000
 """Masks that are held out: more would not tell more."""
@@ -139,11 +139,11 @@ def _add_object(
     made: bool,
     wanted: bool,
 ) -> None:
-    own_id = encode(annotation["id"])
+    own_id = id_key(annotation["id"])
     draw = int.from_bytes(hashlib.sha1(own_id.encode()).digest()[:7], "big")
     row = (
         *(number, images.number_of(annotation["image_id"]), own_id),
-        *(encode(annotation["category_id"]), encode([*map(float, annotation["bbox"])])),
+        *(id_key(annotation["category_id"]), encode([*map(float, annotation["bbox"])])),
         *(int(wanted), int(known), int(made), draw, None),
     )
     db.execute("INSERT INTO object VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", row)
@@ -156,7 +156,7 @@ def _hold_out(db: sqlite3.Connection, source: Path, categories: Iterable[Any], s
     (total,) = db.execute(numbers).fetchone()
     share = min(share, MAX_HELD_OUT / max(total, 1))
     chosen: Set[int] = set()
-    for category in map(encode, categories):
+    for category in map(id_key, categories):
         (known,) = db.execute(f"{numbers} AND category = ?", (category,)).fetchone()
         count = max(int(share * known + 0.5), int(share > 0 and known >= _FEWEST_KNOWN))
         query = "SELECT number FROM object WHERE known AND NOT made AND category = ?"

@@ -10,8 +10,8 @@ from typing import Any, Dict, FrozenSet, List, NamedTuple, Optional, Tuple
 
 import numpy as np
 
-from ..data.json_stream import encode
 from .features import CERTAINTY, FEATURES, FILL
+from .tables_on_disk import id_key
 
 UNCALIBRATED = "uncalibrated"
 FEWEST = 30
@@ -29,11 +29,11 @@ class Scores(NamedTuple):
 
     seen: "ScoreModel"  # of classes that have masks
     unseen: Optional["ScoreModel"] = None  # of the others, where something is known of these
-    without_masks: FrozenSet[str] = frozenset()  # the others, by category id as JSON
+    without_masks: FrozenSet[str] = frozenset()  # the others, by id_key of the category
 
     def of(self, category: Any) -> "ScoreModel":
         """The score for the masks of a category, by its id."""
-        if self.unseen is None or encode(category) not in self.without_masks:
+        if self.unseen is None or id_key(category) not in self.without_masks:
             return self.seen
         return self.unseen
 

@@ -4,11 +4,11 @@ import heapq
 from collections import Counter
 from typing import Any, Dict, List, Tuple
 
-from ..data.json_stream import encode
 from .expectation import size_name
 from .index import Index
 from .output import Made
 from .review_items import CHANGED_BY_POLYGON, EMPTY, FILLED
+from .tables_on_disk import id_key
 
 MOST_LISTED = 100
 MOST_REVIEWED = 10_000
@@ -24,7 +24,7 @@ class Tally:
         Args:
             index: of the input.
         """
-        self._names = {encode(i): name for i, name in index.categories.items()}
+        self._names = {id_key(i): name for i, name in index.categories.items()}
         self.made = self.below = self.dropped = self.left_empty = 0
         self.flags: Counter = Counter()
         self.scores_by_class: Dict[str, Tuple[int, float]] = {}
@@ -46,7 +46,7 @@ class Tally:
             return
         self.made += 1
         annotation = made.annotation
-        name = self._names.get(encode(annotation["category_id"]), "?")
+        name = self._names.get(id_key(annotation["category_id"]), "?")
         for table, row in (
             (self.scores_by_class, name),
             (self.scores_by_size, size_name(*annotation["bbox"][2:])),

@@ -24,6 +24,7 @@ import numpy as np
 from ..data.images import read_image
 from ..data.picture_files import encode_picture
 from ..files import PathLike, make_output_dir, printable, write_text, written_atomically
+from .decisions import decision_key
 from .review_crops import Crop, crop_of
 from .review_items import ReviewItem
 
@@ -111,9 +112,9 @@ def _write_files(folder: Path, items: Iterable[ReviewItem], meta: Mapping[str, A
     with written_atomically(folder / "data.js") as f:
         f.write("Review.rows = [\n")
         for index, (item, crop) in enumerate(_with_crops(items)):
-            if str(item.annotation_id) in ids:
+            if decision_key(item.annotation_id) in ids:
                 raise ValueError(f"two objects to review have the id {item.annotation_id}")
-            ids.add(str(item.annotation_id))
+            ids.add(decision_key(item.annotation_id))
             row = _text(_row(item, crop, classes, flags))
             f.write(row + ",\n")
             chunk.append(_text(crop.runs))

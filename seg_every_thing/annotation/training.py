@@ -21,6 +21,7 @@ from .index import Index
 from .looseness import Looseness
 from .options import DEFAULT_CONFIG, Options
 from .origin import with_mask_of_crowd
+from .tables_on_disk import id_key
 
 logger = logging.getLogger(__name__)
 
@@ -175,7 +176,7 @@ def write_training_file(path: Path, options: Options, index: Index) -> Dict[str,
     """
     check_targets([options.annotations], [path])
     numbers: Dict[str, int] = {}
-    categories = {encode(i): number for number, i in enumerate(index.categories, 1)}
+    categories = {id_key(i): number for number, i in enumerate(index.categories, 1)}
     counts: Dict[str, Any] = {"images": 0, "objects": 0}
     sizes, looseness = {}, Looseness()
     with written_atomically(path) as f:
@@ -185,15 +186,15 @@ def write_training_file(path: Path, options: Options, index: Index) -> Dict[str,
         writer.start_list("images")
         for image in _usable_images(options, index):
             counts["images"] += 1
-            numbers[encode(image["id"])] = counts["images"]
+            numbers[id_key(image["id"])] = counts["images"]
             sizes[counts["images"]] = image["height"], image["width"]
             writer.extend([encode({**image, "id": counts["images"]})])
         if not counts["images"]:
             raise ValueError(f"no image of '{options.annotations}' can be used for training")
         writer.start_list("annotations")
         for annotation in _training_annotations(options, index.held_out(), index.hidden):
-            image_number = numbers.get(encode(annotation.get("image_id")))
-            category = categories.get(encode(annotation.get("category_id")))
+            image_number = numbers.get(id_key(annotation.get("image_id")))
+            category = categories.get(id_key(annotation.get("category_id")))
             if image_number is not None and category is not None:
                 counts["objects"] += 1
                 ids = {"id": counts["objects"], "image_id": image_number, "category_id": category}

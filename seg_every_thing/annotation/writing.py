@@ -6,7 +6,6 @@ from typing import Any, Dict, Iterator, Optional
 
 from tabulate import tabulate
 
-from ..data.json_stream import encode
 from ..files import file_digest, printable, write_json
 from .expectation import Expectation, expectation_table, plot_reliability
 from .finished import replaced_digest
@@ -21,6 +20,7 @@ from .report import Tally
 from .results import Results, result_files
 from .review import write_review
 from .review_items import CropMask, ReviewItem
+from .tables_on_disk import id_key
 from .training import TrainedModel
 from .validation import validate_file
 
@@ -69,7 +69,7 @@ def write_output(
     }
     scores = Scores(score)
     if unseen is not None:
-        without = frozenset(map(encode, index.categories_without_masks()))
+        without = frozenset(map(id_key, index.categories_without_masks()))
         scores = Scores(score, unseen.fit_score(of_other_classes=True), without)
     output = Output(options, index, results, scores, about)
     tally = Tally(index)

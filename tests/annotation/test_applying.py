@@ -61,6 +61,13 @@ def test_what_is_undecided_stays(out: Path) -> None:
     assert report["review"]["undecided"] == 2
 
 
+def test_an_id_that_is_a_whole_float_is_decided_on_as_javascript_writes_it(tmp_path: Path) -> None:
+    path = write_data(tmp_path / "d", [[{"bbox": BOX, "id": 1.0}, {"bbox": BOX, "id": "1.0"}]])
+    annotated(path)
+    _, content = run(path.parent / "out.json", decided(path.parent / "out.json", {"1": "reject"}))
+    assert [bool(a["segmentation"]) for a in content["annotations"]] == [False, True]
+
+
 def test_it_may_be_done_twice(out: Path) -> None:
     decisions = decided(out, {"10": "reject"})
     run(out, decisions)

@@ -15,6 +15,7 @@ from ...data.json_stream import encode
 from ...data.segmentations import read_segmentation
 from ...files import printable
 from ..encoding import FAITHFUL, CutMask, to_polygons
+from ..tables_on_disk import id_key
 from . import coco
 from .image_folder import ImageFolder
 
@@ -122,10 +123,10 @@ class Work:
             db.executescript(_TABLES)
             for key, value in coco.read_boxes(self.source):
                 if key == "images":
-                    row = encode(value["id"]), encode(value)
+                    row = id_key(value["id"]), encode(value)
                     db.execute("INSERT INTO image (id, value) VALUES (?, ?)", row)
                 elif key == "annotations":
-                    row = encode(value["image_id"]), encode(value)
+                    row = id_key(value["image_id"]), encode(value)
                     db.execute("INSERT INTO object VALUES (?, ?)", row)
             db.execute("CREATE INDEX by_image ON object (image)")
             for own_id, text in db.execute("SELECT id, value FROM image ORDER BY number"):

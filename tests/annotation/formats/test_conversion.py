@@ -105,3 +105,10 @@ def test_cvat_counts_from_1(tmp_path: Path) -> None:
     assert written[0]["score"] == 0.75
     given = json.loads((tmp_path / "d" / "boxes.json").read_text())["annotations"]
     assert written[0]["segmentation"] == given[0]["segmentation"]  # holes and all
+
+
+def test_objects_of_image_ids_that_are_floats_are_written(tmp_path: Path) -> None:
+    path = write_data(tmp_path / "d", [[{"bbox": BOX, "image_id": 99.0, "category_id": 3.0}]])
+    target = write_as("cvat", path, path.parent / "images")
+    (found,) = json.loads((target / "annotations.json").read_text())["annotations"]
+    assert (found["image_id"], found["category_id"], found["bbox"]) == (1, 1, BOX)
