@@ -1,5 +1,6 @@
 """Boxes of a data set in, masks out: the stages of a run, each of which survives being killed."""
 
+import contextlib
 import functools
 import itertools
 import logging
@@ -56,15 +57,19 @@ def annotate_file(options: Options, make_masker: MakeMasker = masker_of) -> Repo
     finished = finished_report(options, prints.file)
     if finished is not None:
         logger.info("'%s' is complete: nothing to do", printable(options.output))
-        shutil.rmtree(options.work_dir, ignore_errors=True)
+        if options.work_dir.exists():  # with other options; a run may be going on there
+            logger.warning("'%s' holds other work, and is kept", printable(options.work_dir))
         return finished
     lock = make_output_dir(options.work_dir / f"in_use_{options.group}")
     try:
         with folder_in_use(lock, options.force):
             report = _annotate(options, prints, make_masker, start)
-    finally:
-        if not (options.work_dir / "index.sqlite").exists():
-            shutil.rmtree(options.work_dir)
+    except BaseException:
+        # What is empty; anything else is work, maybe that of another process.
+        with contextlib.suppress(OSError):
+            lock.rmdir()
+            options.work_dir.rmdir()
+        raise
     if options.shard is None:
         shutil.rmtree(options.work_dir)
     return report

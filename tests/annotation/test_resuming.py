@@ -22,6 +22,7 @@ from seg_every_thing.annotation.annotator import annotate_file
 from seg_every_thing.annotation.index import Index
 from seg_every_thing.annotation.making import Masker, Work
 from seg_every_thing.annotation.masker import MadeMask
+from seg_every_thing.locks import folder_in_use
 
 
 def slow(work: Work, index: Index) -> Masker:
@@ -187,6 +188,61 @@ def test_one_run_at_a_time(tmp_path: Path) -> None:
         return masks_are_ellipses(work, index)
 
     annotated(path, second)
+    assert not (path.parent / "out.json.part").exists()
+
+
+def kept_while_working(path: Path, held: str, end: Any) -> None:
+    """Another process works in the folder of the run, without an index yet, and ``end`` ends."""
+    work = path.parent / "out.json.part"
+    (work / held).mkdir(parents=True)
+    half = work / ".index.sqlite.half"
+    half.write_bytes(b"half an index")
+
+    def in_another_process() -> None:
+        with folder_in_use(work / held):
+            ready.set()
+            done.wait(60)
+
+    ready, done = CONTEXT.Event(), CONTEXT.Event()
+    process = CONTEXT.Process(target=in_another_process)
+    process.start()
+    try:
+        assert ready.wait(60)
+        end()
+        assert (work / held / ".in_use").exists()
+        assert half.exists()
+    finally:
+        done.set()
+        process.join()
+    assert process.exitcode == 0
+
+
+def test_a_refused_run_leaves_the_work_of_the_other(tmp_path: Path) -> None:
+    path = data(tmp_path / "d", images=2)
+    kept_while_working(path, "in_use_all", lambda: is_refused(path))
+
+
+def test_a_failing_shard_leaves_the_work_of_others(tmp_path: Path) -> None:
+    path = write_data(tmp_path / "d", [[{"bbox": [1, 1, 9, 9], "category_id": 99}]])
+
+    def fails() -> None:
+        with pytest.raises(ValueError, match="category_id 99"):
+            annotated(path, shard=(2, 3))
+        assert not (path.parent / "out.json.part" / "in_use_2of3").exists()
+
+    kept_while_working(path, "in_use_1of3", fails)
+
+
+def test_a_complete_run_leaves_the_work_of_another_kind(tmp_path: Path) -> None:
+    path = data(tmp_path / "d", images=2)
+    annotated(path)
+    kept_while_working(path, "in_use_all", lambda: annotated(path))
+
+
+def test_a_run_that_fails_at_the_start_leaves_nothing(tmp_path: Path) -> None:
+    path = write_data(tmp_path / "d", [[{"bbox": [1, 1, 9, 9], "category_id": 99}]])
+    with pytest.raises(ValueError, match="category_id 99"):
+        annotated(path)
     assert not (path.parent / "out.json.part").exists()
 
 
