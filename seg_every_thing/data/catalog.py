@@ -258,8 +258,8 @@ _LOGGED: Set[str] = set()
 
 
 def _log_once(report: DataReport) -> None:
-    """Log the report of a data set that is loaded again and again."""
+    """Log the report of a data set that is loaded again and again; none of labels of pixels."""
     content = str(report.as_json())
-    if content not in _LOGGED:
+    if content not in _LOGGED and (report.objects or report.purpose == EVALUATION):
         _LOGGED.add(content)
         report.log()

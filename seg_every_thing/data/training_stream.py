@@ -19,7 +19,7 @@ from detectron2.utils.env import seed_all_rng
 from torch.utils.data import Dataset, IterableDataset, Sampler, get_worker_info
 
 from ..processes import end_with_parent
-from .catalog import check_files
+from .catalog import check_files, checked_loading, training_use
 from .random_state import States, generator_states, generators_at, set_generator_states
 
 Sample = Dict[str, Any]
@@ -193,9 +193,20 @@ def build_training_loader(
 
     Raises:
         FileNotFoundError: when one of their files is missing.
+        ValueError: when the sampler weights other images.
     """
-    arguments = build_detection_train_loader.from_config(cfg, mapper=mapper, dataset=dataset)
+    sampler_name = cfg.DATALOADER.SAMPLER_TRAIN
+    # To weight data sets, detectron2 loads them again; the same images must come.
+    again = sampler_name.startswith("Weighted")
+    with checked_loading(training_use(cfg)) if again else contextlib.nullcontext():
+        arguments = build_detection_train_loader.from_config(cfg, mapper=mapper, dataset=dataset)
     dicts, sampler = arguments.pop("dataset"), arguments.pop("sampler")
+    weights = getattr(sampler, "_int_part", dicts)
+    if len(weights) != len(dicts):
+        raise ValueError(
+            f"DATALOADER.SAMPLER_TRAIN '{sampler_name}' weights {len(weights)} images of "
+            f"DATASETS.TRAIN, but those of the training are {len(dicts)}: choose another sampler"
+        )
     layout = {
         "number of processes": comm.get_world_size(),
         "number of images": len(dicts),
@@ -203,7 +214,7 @@ def build_training_loader(
         "SOLVER.IMS_PER_BATCH": arguments["total_batch_size"],
         "DATALOADER.NUM_WORKERS": arguments["num_workers"],
         "DATALOADER.ASPECT_RATIO_GROUPING": arguments["aspect_ratio_grouping"],
-        "DATALOADER.SAMPLER_TRAIN": cfg.DATALOADER.SAMPLER_TRAIN,
+        "DATALOADER.SAMPLER_TRAIN": sampler_name,
     }
     if isinstance(dicts, list):
         check_files(dicts, f"training sets ({', '.join(cfg.DATASETS.TRAIN)})")

@@ -9,6 +9,8 @@ from detectron2.solver import get_default_optimizer_params
 from detectron2.solver.build import maybe_add_gradient_clipping
 from torch import nn
 
+from ..data.catalog import checked_loading, training_use
+
 OPTIMIZERS = ("SGD", "RMSprop", "Adam", "AdamW")
 EPOCH_EXPONENTIAL = "EpochExponentialLR"
 """``SOLVER.LR_SCHEDULER_NAME`` of the rate that falls by a factor after each epoch."""
@@ -65,7 +67,8 @@ def iterations_per_epoch(cfg: CfgNode) -> int:
         raise ValueError(f"SOLVER.ITERS_PER_EPOCH is {cfg.SOLVER.ITERS_PER_EPOCH}, expected >= 0")
     if cfg.SOLVER.ITERS_PER_EPOCH:
         return cfg.SOLVER.ITERS_PER_EPOCH
-    images = len(get_detection_dataset_dicts(cfg.DATASETS.TRAIN, filter_empty=False))
+    with checked_loading(training_use(cfg)):
+        images = len(get_detection_dataset_dicts(cfg.DATASETS.TRAIN, filter_empty=False))
     return -(-images // cfg.SOLVER.IMS_PER_BATCH)
 
 

@@ -1,5 +1,6 @@
 """The stream of training samples: detectron2's order, and going on where another one was."""
 
+import collections
 import itertools
 import random
 from pathlib import Path
@@ -8,10 +9,13 @@ from typing import Any, Dict, Iterator, List, Tuple
 import numpy as np
 import pytest
 import torch
+from conftest import Annotation, MakeDataset, box_polygon
 from detectron2.config import CfgNode, get_cfg
 from detectron2.data import build_detection_train_loader
 from detectron2.utils.env import seed_all_rng
 
+from seg_every_thing import add_seg_every_thing_config
+from seg_every_thing.data.partial import load_training_dicts
 from seg_every_thing.data.random_state import (
     generator_states,
     generators_at,
@@ -169,3 +173,45 @@ def test_a_missing_image_is_named_before_the_first_step() -> None:
     records = [{"file_name": "/nowhere/1.png", "width": 4, "height": 4}]
     with pytest.raises(FileNotFoundError, match="1 of 1 files of the training sets .*/nowhere/1"):
         build_training_loader(config(0, False), draw, records)
+
+
+# --- samplers that weight data sets -------------------------------------------------------------
+
+WEIGHTED = ["WeightedTrainingSampler", "WeightedCategoryTrainingSampler"]
+TOO_SHORT = [[1.0, 2, 3, 4]]  # a mask that detectron2 throws away, and its object with it
+BAD_RLE = {"counts": [6]}  # one that it cannot read
+
+
+def weighted(sampler: str, *names: str) -> CfgNode:
+    cfg = config(0, False, sampler)
+    add_seg_every_thing_config(cfg)
+    cfg.MODEL.MASK_ON = True
+    cfg.SOLVER.IMS_PER_BATCH = 3
+    cfg.DATASETS.TRAIN = names
+    cfg.DATASETS.TRAIN_REPEAT_FACTOR = [(names[0], 1), (names[-1], 4)]
+    cfg.DATASETS.ON_BAD_ANNOTATION = "set_aside"
+    return cfg
+
+
+@pytest.mark.parametrize("sampler", WEIGHTED)
+@pytest.mark.parametrize("segmentation", [TOO_SHORT, BAD_RLE])
+def test_each_data_set_has_its_weight(
+    sampler: str, segmentation: Any, make_dataset: MakeDataset
+) -> None:
+    box = [4, 5, 10, 20]
+    good: Annotation = {"bbox": box, "category_id": 1, "segmentation": box_polygon(box)}
+    bad = {**good, "segmentation": segmentation}
+    first, second = make_dataset([[bad]] * 3 + [[good]] * 3), make_dataset([[good]] * 6)
+    cfg = weighted(sampler, first, second)
+    loader = build_training_loader(cfg, dict, load_training_dicts(cfg))
+    files = [x["file_name"] for batch in itertools.islice(loader, 10) for x in batch]
+    drawn = collections.Counter((first in file, file) for file in files)  # of 6 * 1 + 6 * 4 images
+    assert len(drawn) == 12
+    assert all(count == (1 if of_first else 4) for (of_first, _), count in drawn.items())
+
+
+def test_images_other_than_those_of_the_weights_are_refused(make_dataset: MakeDataset) -> None:
+    cfg = weighted(WEIGHTED[0], make_dataset([[{"bbox": [4, 5, 10, 20], "category_id": 1}]] * 4))
+    dicts = load_training_dicts(cfg)
+    with pytest.raises(ValueError, match="SAMPLER_TRAIN 'Weighted.*' weights 4 images.* are 3"):
+        build_training_loader(cfg, dict, dicts[:3])

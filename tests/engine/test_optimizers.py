@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import torch
+from conftest import MakeDataset
 from tiramisu_helpers import camvid, tiramisu_config  # noqa: F401
 from torch import nn
 
@@ -80,6 +81,22 @@ def test_rate_falls_after_each_epoch(camvid: Path) -> None:  # noqa: F811
         scheduler.step()
     assert rates == [8, 8, 4, 4, 2, 2]
     assert iterations_per_epoch(config("SOLVER.ITERS_PER_EPOCH", 7)) == 7
+
+
+def test_unusable_masks_do_not_end_the_counting(make_dataset: MakeDataset) -> None:
+    bad = {"bbox": [4, 5, 10, 20], "category_id": 1, "segmentation": {"counts": [6]}}
+    cfg = config("SOLVER.IMS_PER_BATCH", 2, "DATASETS.ON_BAD_ANNOTATION", "set_aside")
+    cfg.DATASETS.TRAIN = (make_dataset([[bad], [], []]),)
+    assert iterations_per_epoch(cfg) == 2
+
+
+def test_labels_of_pixels_are_no_report(
+    camvid: Path,  # noqa: F811
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    with caplog.at_level("INFO", "seg_every_thing"):
+        assert iterations_per_epoch(config("SOLVER.IMS_PER_BATCH", 4)) == 1
+    assert not caplog.text
 
 
 def test_other_schedules_are_detectron2s() -> None:
