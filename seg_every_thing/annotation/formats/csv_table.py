@@ -3,7 +3,7 @@
 import contextlib
 import csv
 import itertools
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Dict, Iterator, List, Optional, Tuple
 
 from ...files import printable
@@ -35,6 +35,7 @@ def read(source: Path, folder: ImageFolder, names: Optional[List[str]]) -> Itera
         ValueError: naming file and line.
     """
     images: Dict[str, List[ReadObject]] = {}
+    written: Dict[str, str] = {}  # the name that the table has for an image
     with _readable(source), open(source, newline="", encoding="utf-8-sig") as f:
         sample = f.readline()
         f.seek(0)
@@ -52,7 +53,15 @@ def read(source: Path, folder: ImageFolder, names: Optional[List[str]]) -> Itera
                 text = row.get(columns.get("score", "")) or None
                 score = None if text is None else _number(text, "score")
                 found = checked_object(row[label_key], (x, y, w, h), score=score)
-                images.setdefault(folder.find(row[file_key] or ""), []).append(found)
+                named = str(PurePosixPath((row[file_key] or "").replace("\\", "/")))
+                image = folder.find(named)
+                first = written.setdefault(image, named)
+                if named != first:
+                    raise ValueError(
+                        f"'{printable(first)}' and '{printable(named)}' would both be the image "
+                        f"'{printable(image)}': add the missing one, or write one name for it"
+                    )
+                images.setdefault(image, []).append(found)
             except ValueError as e:
                 raise ValueError(f"'{printable(source)}', line {table.line_num}: {e}") from e
     for name, objects in images.items():

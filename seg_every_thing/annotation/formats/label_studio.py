@@ -15,7 +15,11 @@ from .records import ReadImage, ReadObject, checked_object, polygon_object
 from .tasks import Tally, Task, Work
 
 _FROM, _TO = "label", "image"  # names of the controls in the labeling interface
-_LABELS = {"rectanglelabels", "polygonlabels", "brushlabels"}
+_SHAPES = ("rectangle", "polygon", "brush")  # with labels of their own: "rectanglelabels", ...
+_NO_SHAPES = (
+    *("choices", "datetime", "labels", "number", "pairwise", "ranker", "rating", "relation"),
+    *("taxonomy", "textarea"),
+)
 
 
 def brush() -> Any:
@@ -37,7 +41,7 @@ def brush() -> Any:
 def read(source: Path, folder: ImageFolder, names: Optional[List[str]]) -> Iterator[ReadImage]:
     """Read rectangles as boxes; polygons and brush masks are masks that are there already.
 
-    Of a task its first annotation that was not cancelled is taken.
+    Of a task its first annotation that was not cancelled is taken.  Other shapes are refused.
 
     Args:
         source: JSON export (not JSON-MIN).
@@ -61,18 +65,33 @@ def _image(task: Dict[str, Any], folder: ImageFolder) -> ReadImage:
     name = _find(data.get("image") or next(iter(data.values()), ""), folder)
     answers = [a for a in task.get("annotations", ()) if not a.get("was_cancelled")]
     regions = answers[0]["result"] if answers else []
-    found, size = [], None
+    labels = {  # of shapes that have none of their own
+        region.get("id"): region["value"]["labels"]
+        for region in regions
+        if isinstance(region, dict) and region.get("type") == "labels"
+    }
+    found, size, places = [], None, set()
     for number, region in enumerate(regions, 1):
         try:
-            kind = region.get("type")
-            if kind not in _LABELS:
-                continue  # choices, texts and relations say nothing of places
+            kind = str(region.get("type"))
+            if kind in _NO_SHAPES:
+                continue
+            shape = kind.split("labels")[0]
+            if shape not in _SHAPES:
+                raise ValueError(f"its type {kind} is no rectangle, polygon or brush: remove it")
+            places.add(region.get("to_name"))
             size = region["original_height"], region["original_width"]
-            found.append(_object(region, kind, *size))
+            names = region["value"].get(kind) or labels.get(region.get("id")) or [None]
+            found.append(_object(region["value"], shape, names[0], *size))
         except (AttributeError, KeyError, TypeError, ValueError) as e:
             reason = f"{e} is missing" if isinstance(e, KeyError) else str(e)
             own_id = region.get("id") if isinstance(region, dict) else number
             raise ValueError(f"region '{own_id}': {reason}") from e
+    if len(places) > 1:
+        raise ValueError(
+            f"its regions lie in several images ({', '.join(sorted(map(str, places)))}): make each "
+            f"image a task"
+        )
     height, width = size or folder.size(name)
     return ReadImage(name, int(height), int(width), found)
 
@@ -90,13 +109,11 @@ def _find(url: str, folder: ImageFolder) -> str:
         raise
 
 
-def _object(region: Dict[str, Any], kind: str, height: int, width: int) -> ReadObject:
-    value = region["value"]
-    label = value[kind][0] if value.get(kind) else None
-    if kind == "polygonlabels":
+def _object(value: Dict[str, Any], shape: str, label: Any, height: int, width: int) -> ReadObject:
+    if shape == "polygon":
         points = np.array(value["points"], float) / 100 * [width, height]
         return polygon_object(label, [points.ravel().tolist()])
-    if kind == "brushlabels":
+    if shape == "brush":
         alpha = brush().decode_rle(value["rle"]).reshape(height, width, 4)[:, :, 3]
         cut = CutMask(alpha > 0, 0, 0)
         if not cut.area:

@@ -68,3 +68,23 @@ def test_a_name_that_fits_two_images_is_refused(tmp_path: Path) -> None:
         read_as("csv", table(tmp_path, text.format("")), images)
     content = read_as("csv", table(tmp_path, text.format("y/")), images)
     assert objects_of(content)[0][0] == "y/a.png"
+
+
+@pytest.mark.parametrize("missing", ["train/0001.png", "x/val/0001.png", "0001.png"])
+def test_images_are_not_merged(tmp_path: Path, missing: str) -> None:
+    images = picture(tmp_path, "val/0001.png")
+    text = f"file_name,label,x,y,width,height\n{missing},cup,1,2,9,20\nval/0001.png,dog,0,0,5,5\n"
+    what = f"line 3: '{missing}' and 'val/0001.png' would both be the image 'val/0001.png'"
+    with pytest.raises(ValueError, match=what):
+        read_as("csv", table(tmp_path, text), images)
+    picture(tmp_path, missing)
+    content = read_as("csv", table(tmp_path, text), images)
+    assert [file for file, *_ in objects_of(content)] == [missing, "val/0001.png"]
+
+
+def test_one_name_in_several_spellings(tmp_path: Path) -> None:
+    images = picture(tmp_path, "val/1.png")
+    names = ("val/1.png", "./val/1.png", "val\\1.png", "val//1.png")
+    rows = "".join(f"{name},cup,{i},2,9,20\n" for i, name in enumerate(names))
+    content = read_as("csv", table(tmp_path, f"file_name,label,x,y,width,height\n{rows}"), images)
+    assert [file for file, *_ in objects_of(content)] == ["val/1.png"] * 4

@@ -57,6 +57,10 @@ def test_percent_become_pixels(tmp_path: Path, url: str) -> None:
         (region("rectanglelabels", x=1, y=1, width=2), "'height' is missing"),
         (region("rectanglelabels", x=1, y=1, width=0, height=2), "no area"),
         (region("polygonlabels", points="here"), "could not convert"),
+        (region("ellipselabels", x=1, y=1, radiusX=2, radiusY=3), "type ellipselabels is no rect"),
+        (region("keypointlabels", x=1, y=1, width=1), "type keypointlabels is no rectangle"),
+        ({"id": "r1", "value": {}}, "type None is no rectangle"),
+        ({**BOX_REGION, "type": "rectangle"}, "its label must be text, not None"),
     ],
 )
 def test_bad_regions_are_named(tmp_path: Path, bad: Any, what: str) -> None:
@@ -64,6 +68,33 @@ def test_bad_regions_are_named(tmp_path: Path, bad: Any, what: str) -> None:
     with pytest.raises(ValueError, match=what) as error:
         read_as("label-studio", export(tmp_path, bad), images)
     assert "export.json', task 5: region 'r1': " in str(error.value)
+
+
+def test_shapes_with_labels_of_their_id(tmp_path: Path) -> None:
+    """As <Rectangle> or <Polygon> with <Labels> gives them."""
+    images = picture(tmp_path, "a.png")
+    place = {"x": 10, "y": 25, "width": 20, "height": 50, "rotation": 0}
+    size = {"original_width": 50, "original_height": 40}
+    regions = [
+        {"id": "b", "type": "labels", "value": {**place, "labels": ["dog"]}, **size},
+        {"id": "a", "type": "rectangle", "value": place, **size},
+        {"id": "a", "type": "labels", "value": {**place, "labels": ["cup"]}, **size},
+        {"id": "a", "type": "textarea", "value": {**place, "text": ["a cup"]}, **size},
+        {"id": "b", "type": "polygon", "value": {"points": [[0, 0], [100, 0], [100, 50]]}, **size},
+        {"type": "relation", "from_id": "a", "to_id": "b", "direction": "right"},
+    ]
+    content = read_as("label-studio", export(tmp_path, *regions), images)
+    assert objects_of(content) == [
+        ("a.png", "cup", [5, 10, 10, 20]),
+        ("a.png", "dog", [0, 0, 50, 20]),
+    ]
+
+
+def test_regions_of_two_images_are_refused(tmp_path: Path) -> None:
+    images = picture(tmp_path, "a.png")
+    source = export(tmp_path, {**BOX_REGION, "to_name": "x"}, {**BOX_REGION, "to_name": "y"})
+    with pytest.raises(ValueError, match=r"task 5: its regions lie in several images \(x, y\)"):
+        read_as("label-studio", source, images)
 
 
 def test_other_json_is_refused(tmp_path: Path) -> None:
