@@ -59,20 +59,18 @@ def counted_results(per_image: int) -> Optional[int]:
     return per_image if per_image > _COCO_LIMIT else None
 
 
-def split_metrics(coco_eval: Optional[COCOeval], classes: Sequence[int]) -> Dict[str, float]:
+def split_metrics(coco_eval: COCOeval, classes: Sequence[int]) -> Dict[str, float]:
     """AP, AP50, AP75, APs, APm and APl, in percent, over some of the classes of a COCOeval.
 
     Equal to a COCOeval restricted to these classes: classes without ground truth do not count.
 
     Args:
-        coco_eval: after ``accumulate()``; None when the model predicted nothing at all.
+        coco_eval: after ``accumulate()``.
         classes: indices on its category axis.
 
     Returns:
         Metrics by name; :data:`ABSENT` where none of the classes has ground truth.
     """
-    if coco_eval is None:
-        return dict.fromkeys(_METRICS, 0.0)
     precision = coco_eval.eval["precision"]  # (IoU, recall, class, area, max detections)
     metrics = {}
     for name, (iou, area) in _METRICS.items():
@@ -94,6 +92,7 @@ class PartialCOCOEvaluator(COCOEvaluator):
 
     _coco_api: COCO
     _tasks: Optional[Sequence[str]]
+    _img_ids: Optional[List[int]]
 
     def __init__(
         self,
@@ -149,6 +148,7 @@ class PartialCOCOEvaluator(COCOEvaluator):
     def _eval_predictions(
         self, predictions: List[Dict[str, Any]], img_ids: Optional[List[int]] = None
     ) -> None:
+        self._img_ids = img_ids
         if all(a.get("segmentation") for a in self._coco_api.dataset.get("annotations", ())):
             super()._eval_predictions(predictions, img_ids)
             return
@@ -173,6 +173,14 @@ class PartialCOCOEvaluator(COCOEvaluator):
         iou_type: str,
         class_names: Optional[List[str]] = None,
     ) -> Dict[str, float]:
+        keypoints_known = iou_type != "keypoints" or self._metadata.get("keypoint_names")
+        if coco_eval is None and keypoints_known:  # detectron2 does not evaluate no results
+            self._logger.warning("No predictions from the model!")
+            coco_eval = evaluate_results(
+                *(self._coco_api, [], iou_type),
+                img_ids=self._img_ids,
+                max_dets_per_image=self._max_dets_per_image,
+            )
         stock = super()._derive_coco_results(coco_eval, iou_type, class_names)
         if iou_type == "keypoints":
             return {k: v if np.isfinite(v) else ABSENT for k, v in stock.items()}

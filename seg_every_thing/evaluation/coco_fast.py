@@ -63,7 +63,7 @@ def results_index(ground_truth: COCO, results: Sequence[Result], task: str) -> C
     Args:
         ground_truth: of the images of the results.
         results: in COCO's format, with masks as compressed RLE.
-        task: "bbox", or "segm", whose areas are those of the masks.
+        task: "bbox", or "segm", whose areas are those of the masks; any other without results.
 
     Raises:
         ValueError: for results on an image that is not in the ground truth.
@@ -117,7 +117,7 @@ def evaluate_results(
     Args:
         coco_gt: the ground truth.
         coco_results: in COCO's format; as they were afterwards.
-        iou_type: "bbox" or "segm"; keypoints are left to detectron2.
+        iou_type: "bbox" or "segm"; "keypoints" are left to detectron2 unless there are no results.
         kpt_oks_sigmas, cocoeval_fn: for keypoints.
         img_ids: the images that count; None = all.
         max_dets_per_image: three numbers, of which the last decides; None = COCO's.
@@ -128,7 +128,7 @@ def evaluate_results(
     Raises:
         ValueError: for results on an image that is not in the ground truth.
     """
-    if iou_type == "keypoints":
+    if iou_type == "keypoints" and coco_results:
         return _stock_evaluation(
             *(coco_gt, coco_results, iou_type, kpt_oks_sigmas),
             *(cocoeval_fn, img_ids, max_dets_per_image),
@@ -136,7 +136,8 @@ def evaluate_results(
     evaluation = evaluation_class(coco_gt)(
         coco_gt, results_index(coco_gt, coco_results, iou_type), iou_type
     )
-    evaluation.params.maxDets = list(max_dets_per_image or [1, 10, 100])
+    if iou_type != "keypoints":
+        evaluation.params.maxDets = list(max_dets_per_image or [1, 10, 100])
     if img_ids is not None:
         evaluation.params.imgIds = img_ids
     evaluation.evaluate()

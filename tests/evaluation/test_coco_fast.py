@@ -135,6 +135,18 @@ def test_ids_and_sizes_of_any_kind(
         assert expected[0] > 0
 
 
+def test_no_results(predictions: List[Any], library: str) -> None:
+    """What has ground truth is 0, and what has none is -1, as with results that are all wrong."""
+    truth = COCO(MetadataCatalog.get(DATA).json_file)
+    nowhere = {"image_id": 1, "category_id": CLASSES, "score": 0.1, "bbox": [0, 0, 1, 1]}
+    expected = evaluate_results(truth, [nowhere], "bbox")
+    found = evaluate_results(truth, [], "bbox")
+    for key in ("precision", "recall"):
+        assert (found.eval[key] == expected.eval[key]).all() and set(found.stats[:6]) <= {0, -1}
+    assert (found.eval["precision"][:, :, -1] == -1).all()
+    assert (found.eval["precision"][:, :, 0, 0] == 0).all()
+
+
 def test_the_libraries_are_what_is_there(library: str) -> None:
     truth = COCO()
     truth.dataset = {"images": [{"id": 1, "height": 4, "width": 6}], "categories": [{"id": 3}]}

@@ -53,7 +53,7 @@ def overlap_metrics(
                 # Outside every area range: COCOeval matches it and counts neither it nor its match.
                 annotation["area"] = -1
         detections = results if isinstance(results, list) else read_json(results)
-        evaluation = evaluate_results(truth, detections, "segm") if detections else None
+        evaluation = evaluate_results(truth, detections, "segm")
     metrics: Dict[str, float] = {
         f"segm/AP_shared{suffix}": split_metrics(evaluation, classes)["AP"]
         for suffix, classes in class_sets.items()
