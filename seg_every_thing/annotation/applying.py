@@ -14,7 +14,7 @@ from .decisions import ACCEPT, REJECT, decision_key, read_decisions
 from .finished import finished_report, replaced_digest
 from .formats import coco
 from .options import Options
-from .origin import Annotation, is_ours, without_score
+from .origin import Annotation, as_accepted, is_accepted, is_ours, without_score
 
 logger = logging.getLogger(__name__)
 
@@ -97,11 +97,10 @@ def _write(
 
 def _judged(annotation: Annotation, decision: str, learn: bool) -> Annotation:
     if decision == ACCEPT:
-        attributes = {**annotation["attributes"], "review": "accepted"}
-        return {**annotation, "attributes": attributes}
+        return as_accepted(annotation)
     if decision == UNDECIDED and not learn:
         return annotation
-    if annotation["attributes"].get("review") == "accepted" and decision == UNDECIDED:
+    if is_accepted(annotation) and decision == UNDECIDED:
         return annotation  # by an earlier review
     w, h = annotation["bbox"][2:]
     return {**without_score(annotation), "segmentation": [], "area": round(w * h, 2)}

@@ -1,6 +1,6 @@
 """What annotations say of where their masks come from."""
 
-from typing import Any, Dict
+from typing import Any, Dict, Tuple
 
 SOURCE = "seg_every_thing"
 """``attributes.source`` of an object whose mask was made."""
@@ -8,53 +8,62 @@ SOURCE = "seg_every_thing"
 CALIBRATED = "expected IoU"
 """``info.seg_every_thing.score`` of a file whose scores are calibrated."""
 
+_REVIEW = "mask_review"
+_ACCEPTED = "accepted"
+
 Annotation = Dict[str, Any]
 
 
 def with_score(annotation: Annotation, score: float) -> Annotation:
     """With score and source; a score or source of another origin stays beside them."""
-    attributes = annotation.get("attributes", {})
-    if not isinstance(attributes, dict):
-        return annotation if "score" in annotation else {**annotation, "score": score}
-    ours = attributes.get("source") == SOURCE
-    attributes = {**attributes}
-    for key, value in (("source", SOURCE), ("score", score)):
-        attributes[key if ours or key not in attributes else f"mask_{key}"] = value
-    new = {**annotation, "attributes": attributes}
-    if ours or "score" not in annotation:
-        new["score"] = score
-    return new
+    notes = {**_notes(annotation)}
+    replaces = "score" not in annotation
+    if _are_of_ours(notes):
+        source_key, score_key = _keys(notes)
+        replaces = replaces or annotation["score"] == notes.get(score_key)
+        notes.pop(_REVIEW, None)  # of the mask that was there
+    else:
+        apart = "source" in notes or not _has_attributes(annotation)
+        source_key = "mask_source" if apart else "source"
+        score_key = "mask_score" if apart or "score" in notes else "score"
+    new = _with_notes(annotation, {**notes, source_key: SOURCE, score_key: score})
+    return {**new, "score": score} if replaces else new
 
 
 def is_ours(annotation: Any) -> bool:
     """Whether an annotation has a mask that this program made."""
     if not isinstance(annotation, dict) or not annotation.get("segmentation"):
         return False
-    attributes = annotation.get("attributes")
-    return isinstance(attributes, dict) and SOURCE in (
-        attributes.get("source"),
-        attributes.get("mask_source"),
-    )
+    return _are_of_ours(_notes(annotation))
 
 
 def without_score(annotation: Annotation) -> Annotation:
     """An annotation of :func:`is_ours` without what was noted about its mask."""
-    attributes = {**annotation["attributes"]}
-    ours = attributes.get("source") == SOURCE
-    score = score_of(annotation)
-    for key in ("source", "score"):
-        attributes.pop(key if ours else f"mask_{key}", None)
-    attributes.pop("review", None)
-    new = {k: v for k, v in annotation.items() if k != "attributes"}
-    if new.get("score") == score:
+    notes = {**_notes(annotation)}
+    source_key, score_key = _keys(notes)
+    score = notes.get(score_key)
+    for key in (source_key, score_key, _REVIEW):
+        notes.pop(key, None)
+    new = _with_notes(annotation, notes)
+    if "score" in new and new["score"] == score:
         del new["score"]
-    return {**new, "attributes": attributes} if attributes else new
+    return new
 
 
 def score_of(annotation: Annotation) -> float:
     """The score of a mask that this program made."""
-    attributes = annotation["attributes"]
-    return attributes["mask_score" if "mask_score" in attributes else "score"]
+    notes = _notes(annotation)
+    return notes[_keys(notes)[1]]
+
+
+def as_accepted(annotation: Annotation) -> Annotation:
+    """An annotation of :func:`is_ours` with the note that a review accepted its mask."""
+    return _with_notes(annotation, {**_notes(annotation), _REVIEW: _ACCEPTED})
+
+
+def is_accepted(annotation: Annotation) -> bool:
+    """Whether a review accepted the mask of an annotation of :func:`is_ours`."""
+    return _notes(annotation).get(_REVIEW) == _ACCEPTED
 
 
 def with_mask_of_crowd(annotation: Any) -> Any:
@@ -64,3 +73,33 @@ def with_mask_of_crowd(annotation: Any) -> Any:
     if not isinstance(annotation.get("segmentation"), dict):
         return annotation
     return {**annotation, "iscrowd": 0}
+
+
+def _has_attributes(annotation: Annotation) -> bool:
+    """Whether notes can be among the attributes, which are none yet, or null, or a mapping."""
+    return isinstance(annotation.get("attributes"), (dict, type(None)))
+
+
+def _notes(annotation: Annotation) -> Dict[str, Any]:
+    """Where notes on a mask are: the attributes, or where these are a list the annotation itself,
+    all keys of which begin with "mask_" then."""
+    return (annotation.get("attributes") or {}) if _has_attributes(annotation) else annotation
+
+
+def _with_notes(annotation: Annotation, notes: Dict[str, Any]) -> Annotation:
+    if not _has_attributes(annotation):
+        return notes
+    if notes:
+        return {**annotation, "attributes": notes}
+    return {k: v for k, v in annotation.items() if k != "attributes"}
+
+
+def _are_of_ours(notes: Dict[str, Any]) -> bool:
+    return SOURCE in (notes.get("source"), notes.get("mask_source"))
+
+
+def _keys(notes: Dict[str, Any]) -> Tuple[str, str]:
+    """Which keys of notes are source and score of our mask: without "mask_" unless the user has
+    keys of these names."""
+    source = "mask_source" if notes.get("mask_source") == SOURCE else "source"
+    return source, "mask_score" if "mask_score" in notes else "score"
