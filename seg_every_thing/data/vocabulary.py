@@ -5,7 +5,7 @@ import difflib
 import functools
 import logging
 from pathlib import Path
-from typing import Callable, Dict, FrozenSet, List, NamedTuple, Optional, Sequence, Tuple
+from typing import Callable, Dict, FrozenSet, List, NamedTuple, Optional, Sequence, Tuple, Union
 
 from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
@@ -22,7 +22,7 @@ class Classes(NamedTuple):
     """What a config's data set says of the classes."""
 
     names: List[str]
-    category_ids: List[int]  # the data set's own ids
+    category_ids: List[Union[int, str]]  # the data set's own ids
     set_a: Optional[FrozenSet[int]]  # class indices; None = no sets
 
 
@@ -40,7 +40,7 @@ class Vocabulary:
 
     names: List[str]
     display_names: List[str]
-    category_ids: List[int]
+    category_ids: List[Union[int, str]]
     set_a: Optional[FrozenSet[int]] = None
     added: FrozenSet[int] = frozenset()
 
@@ -81,10 +81,14 @@ class Vocabulary:
             raise ValueError(
                 f"a class called '{name}' exists (index {same[0]}): give the added one another name"
             )
+        # Where ids are text, so is the new one: its name, unless that is the id of another class.
+        numbers = [known for known in self.category_ids if not isinstance(known, str)]
+        free = f"{name} (added)" if name in self.category_ids else name
+        new = free if len(numbers) < len(self.category_ids) else max(numbers, default=0) + 1
         return Vocabulary(
             [*self.names, name],
             [*self.display_names, name],
-            [*self.category_ids, max(self.category_ids, default=0) + 1],
+            [*self.category_ids, new],
             self.set_a,
             self.added | {len(self.names)},
         )
@@ -170,7 +174,7 @@ def classes_of(cfg: CfgNode) -> Classes:
     """
     split = cfg.TEST.CLASS_SPLIT or cfg.DATASETS.MASK_CLASSES
     num_classes = cfg.MODEL.ROI_HEADS.NUM_CLASSES
-    ids = list(range(num_classes))
+    ids: List[Union[int, str]] = list(range(num_classes))
     data_sets = [*cfg.DATASETS.TEST, *cfg.DATASETS.TRAIN]
     try:
         names = _known_names(data_sets[0]) if data_sets else []

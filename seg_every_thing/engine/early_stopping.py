@@ -23,10 +23,12 @@ class ResumableBestCheckpointer(BestCheckpointer):
     """BestCheckpointer that still knows the best value when training is resumed."""
 
     def state_dict(self) -> Dict[str, Any]:
-        return {"best_metric": self.best_metric, "best_iter": self.best_iter}
+        best = {"best_metric": self.best_metric, "best_iter": self.best_iter}
+        return {**best, "metric": self._val_metric}
 
     def load_state_dict(self, state: Dict[str, Any]) -> None:
-        self.best_metric, self.best_iter = state["best_metric"], state["best_iter"]
+        if _is_of(state, self._val_metric):
+            self.best_metric, self.best_iter = state["best_metric"], state["best_iter"]
 
 
 class EarlyStopping(HookBase):
@@ -101,8 +103,21 @@ class EarlyStopping(HookBase):
         return None
 
     def state_dict(self) -> Dict[str, Any]:
-        return {"best": self.best, "evaluations_since_best": self.evaluations_since_best}
+        since = {"evaluations_since_best": self.evaluations_since_best}
+        return {"best": self.best, **since, "metric": self._metric}
 
     def load_state_dict(self, state: Dict[str, Any]) -> None:
-        self.best = state["best"]
-        self.evaluations_since_best = state["evaluations_since_best"]
+        if _is_of(state, self._metric):
+            self.best = state["best"]
+            self.evaluations_since_best = state["evaluations_since_best"]
+
+
+def _is_of(state: Dict[str, Any], metric: str) -> bool:
+    """Whether the best value of a checkpoint is one of this metric; older ones do not say."""
+    known = state.get("metric", metric)
+    if known != metric:
+        logger.warning(
+            "The checkpoint knows the best %s, and now %s counts: the best is looked for anew",
+            *(known, metric),
+        )
+    return known == metric

@@ -135,6 +135,9 @@ class PartiallySupervisedROIHeads(PredictedFilters, StandardROIHeads):
         if transfer.NORMALIZE:
             set_a = set_a_of(cfg)
             indices = range(cfg.MODEL.ROI_HEADS.NUM_CLASSES) if set_a is None else set_a
+            if not indices:
+                key = "MODEL.WEIGHT_TRANSFER.NORMALIZE"
+                raise ValueError(f"{key} True needs a set A, and DATASETS.MASK_CLASSES names none")
             ret["normalize_over"] = torch.tensor(list(indices))
         ret.update(
             weight_transfer=WeightTransfer(cfg, width),

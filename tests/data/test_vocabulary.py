@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Iterator, List, Optional
 
@@ -126,6 +127,12 @@ def test_an_added_class_stands_at_the_end(words: Vocabulary) -> None:
     assert (more.set_a, more.added) == ({0, 1}, {5, 6})
     assert (words.names, words.added) == (NAMES, frozenset())
     assert class_filter("unicorn,truck", more) == {0, 5}
+
+
+def test_an_added_class_has_an_id_of_text_where_ids_are(words: Vocabulary) -> None:
+    text = replace(words, category_ids=["a", "b", "unicorn", "d", "e"])
+    more = text.with_class("unicorn").with_class("dragon")
+    assert more.category_ids[5:] == ["unicorn (added)", "dragon"]
 
 
 @pytest.mark.parametrize("name", ["truck.n.01", "bank", "DOG", "unicorn"])

@@ -69,7 +69,20 @@ def test_state_survives_a_checkpoint() -> None:
     assert (again.stopping.best, again.stopping.evaluations_since_best) == (5, 1)
     best = ResumableBestCheckpointer(2, None, "sem_seg/mIoU")
     best.load_state_dict({"best_metric": 7.0, "best_iter": 3})
-    assert best.state_dict() == {"best_metric": 7.0, "best_iter": 3}
+    state = best.state_dict()
+    assert state == {"best_metric": 7.0, "best_iter": 3, "metric": "sem_seg/mIoU"}
+
+
+def test_the_best_of_another_metric_is_none_of_this(caplog: pytest.LogCaptureFixture) -> None:
+    loop = Loop([5, 4, 4, 0], EarlyStopping(2, "sem_seg/mIoU", 3))
+    loop.train(0, 6)
+    other = EarlyStopping(2, "sem_seg/pixel_acc", 3)
+    other.load_state_dict(loop.stopping.state_dict())
+    assert (other.best, other.evaluations_since_best) == (None, 0)
+    best = ResumableBestCheckpointer(2, None, "sem_seg/mIoU")
+    best.load_state_dict({"best_metric": 93.0, "best_iter": 3, "metric": "sem_seg/pixel_acc"})
+    assert best.best_metric is None
+    assert "knows the best sem_seg/pixel_acc, and now sem_seg/mIoU counts" in caplog.text
 
 
 def test_metric_that_nobody_evaluates() -> None:

@@ -147,3 +147,13 @@ def test_without_masks_only_boxes_are_trained_and_found() -> None:
         assert "loss_mask" not in model(batch)
     with torch.no_grad():
         assert not model.eval()(batch)[0]["instances"].has("pred_masks")
+
+
+def test_vectors_are_centred_on_a_set_a_that_there_is(make_dataset: MakeDataset) -> None:
+    name = make_dataset([[]])
+    cfg = make_cfg(weight_transfer__normalize=True, datasets__train=(name,))
+    cfg.DATASETS.MASK_CLASSES = "none"
+    with pytest.raises(
+        ValueError, match="True needs a set A, and DATASETS.MASK_CLASSES names none"
+    ):
+        build_model(cfg)
