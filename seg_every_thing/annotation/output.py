@@ -88,9 +88,9 @@ class Output:
                     tell(made)
                 elif self._options.crowd_rle_is_mask:
                     value = with_mask_of_crowd(value)
-                value = value if made is None else made.annotation
-                if value is None:
+                if made is not None and made.annotation is None:
                     continue
+                value = value if made is None else made.annotation
                 value = self._with_new_id(value, "category_id")
             yield key, value
         if not has_info:

@@ -1,32 +1,36 @@
 """A last look at a file that was written, with pycocotools, as whoever reads it will use it."""
 
-from typing import Any, Dict, List
+from typing import Any, Dict, Iterable, List
 
 import pycocotools.mask as mask_util
 
 from ..data.coco_tables import shown
 from ..files import PathLike
 from .formats import coco
-from .origin import is_ours
 
 _NAMED = 10
 
 
-def validate_file(path: PathLike, sizes: Any) -> Dict[str, Any]:
-    """Decode every mask that was made, and compare its area with the one that is written.
+def validate_file(path: PathLike, sizes: Any, numbers: Iterable[int]) -> Dict[str, Any]:
+    """Decode masks, and compare their areas with those that are written.
 
     Args:
         path: of a COCO file.
         sizes: function from an image's id to its (height, width).
+        numbers: of the annotations, from 0, in order: masks of others may be as they like.
 
     Returns:
         "masks" and "faults", of which the first ten are named.
     """
     masks, faults = 0, 0
     first: List[str] = []
-    for key, annotation in coco.read_boxes(path):
-        if key != "annotations" or not is_ours(annotation):
+    annotations = (value for key, value in coco.read_boxes(path) if key == "annotations")
+    wanted = iter(numbers)
+    following = next(wanted, None)
+    for number, annotation in enumerate(annotations):
+        if number != following:
             continue
+        following = next(wanted, None)
         fault = _fault_of(annotation, *sizes(annotation["image_id"]))
         masks += 1
         if fault:

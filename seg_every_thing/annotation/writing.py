@@ -2,6 +2,7 @@
 
 import logging
 import os
+from array import array
 from typing import Any, Dict, Iterator, Optional
 
 from tabulate import tabulate
@@ -13,7 +14,7 @@ from .formats import coco
 from .index import Index
 from .options import DEFAULT_CONFIG, Options
 from .origin import CALIBRATED
-from .output import Output, category_warnings
+from .output import Made, Output, category_warnings
 from .provenance import Prints, model_digest
 from .quality import Scores
 from .report import Tally
@@ -74,8 +75,15 @@ def write_output(
     output = Output(options, index, results, scores, about)
     tally = Tally(index)
     written = options.work_dir / "output.json"
-    coco.write(written, output.members(tally.add))
-    checked = validate_file(written, index.size_of)
+    made_here = array("L")  # numbers in that file
+
+    def tell(made: Made) -> None:
+        if made.has_mask:
+            made_here.append(made.number - tally.dropped)
+        tally.add(made)
+
+    coco.write(written, output.members(tell))
+    checked = validate_file(written, index.size_of, made_here)
     if checked["faults"]:
         raise RuntimeError(f"masks that were written are not valid: {checked['first']}")
     quality = expectation.as_json(score, tally.scores_by_class, tally.scores_by_size)
