@@ -102,8 +102,9 @@ def _judged(annotation: Annotation, decision: str, learn: bool) -> Annotation:
         return annotation
     if is_accepted(annotation) and decision == UNDECIDED:
         return annotation  # by an earlier review
-    w, h = annotation["bbox"][2:]
-    return {**without_score(annotation), "segmentation": [], "area": round(w * h, 2)}
+    boxed = without_score(annotation)
+    w, h = boxed["bbox"][2:]
+    return {**boxed, "segmentation": [], "area": round(w * h, 2)}
 
 
 def _log(counts: Dict[str, Any]) -> None:

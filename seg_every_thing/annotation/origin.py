@@ -1,6 +1,6 @@
 """What annotations say of where their masks come from."""
 
-from typing import Any, Dict, Tuple
+from typing import Any, Dict, List, Tuple
 
 SOURCE = "seg_every_thing"
 """``attributes.source`` of an object whose mask was made."""
@@ -9,6 +9,7 @@ CALIBRATED = "expected IoU"
 """``info.seg_every_thing.score`` of a file whose scores are calibrated."""
 
 _REVIEW = "mask_review"
+_BOX = "mask_replaced_bbox"
 _ACCEPTED = "accepted"
 
 Annotation = Dict[str, Any]
@@ -30,6 +31,15 @@ def with_score(annotation: Annotation, score: float) -> Annotation:
     return {**new, "score": score} if replaces else new
 
 
+def with_tight_box(annotation: Annotation, box: List[int]) -> Annotation:
+    """With the box x, y, width, height of its mask; the one that the user gave is noted."""
+    if box == annotation["bbox"]:
+        return annotation
+    notes = _notes(annotation)
+    before = notes.get(_BOX, annotation["bbox"])
+    return {**_with_notes(annotation, {**notes, _BOX: before}), "bbox": box}
+
+
 def is_ours(annotation: Any) -> bool:
     """Whether an annotation has a mask that this program made."""
     if not isinstance(annotation, dict) or not annotation.get("segmentation"):
@@ -38,13 +48,14 @@ def is_ours(annotation: Any) -> bool:
 
 
 def without_score(annotation: Annotation) -> Annotation:
-    """An annotation of :func:`is_ours` without what was noted about its mask."""
+    """An annotation of :func:`is_ours` without what was noted about its mask, in its box."""
     notes = {**_notes(annotation)}
     source_key, score_key = _keys(notes)
     score = notes.get(score_key)
+    box = notes.pop(_BOX, annotation["bbox"])
     for key in (source_key, score_key, _REVIEW):
         notes.pop(key, None)
-    new = _with_notes(annotation, notes)
+    new = {**_with_notes(annotation, notes), "bbox": box}
     if "score" in new and new["score"] == score:
         del new["score"]
     return new

@@ -9,7 +9,7 @@ from .encoding import FAITHFUL, CutMask, keep_parts, runs_of, to_polygons, to_rl
 from .formats import coco
 from .index import Index, IndexedImage
 from .options import Options
-from .origin import SOURCE, with_mask_of_crowd, with_score
+from .origin import SOURCE, with_mask_of_crowd, with_score, with_tight_box
 from .quality import Scores
 from .results import Result, Results
 from .review_items import CHANGED_BY_POLYGON, EMPTY, FILLED
@@ -124,7 +124,7 @@ class Output:
             flags.append(CHANGED_BY_POLYGON)
         new = {**annotation, "segmentation": segmentation, "area": area}
         if options.tighten_boxes:
-            new["bbox"] = mask.extent()
+            new = with_tight_box(new, mask.extent())
         if options.crowd_rle_is_mask:
             new = with_mask_of_crowd(new)
         new.setdefault("iscrowd", 0)

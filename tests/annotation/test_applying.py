@@ -6,12 +6,22 @@ from pathlib import Path
 from typing import Any, Dict
 from unittest import mock
 
+import numpy as np
 import pytest
-from annotating import annotated, ellipse, masks_are_ellipses, options_for, rle_of, write_data
+from annotating import (
+    annotated,
+    ellipse,
+    ellipse_mask,
+    masks_are_ellipses,
+    options_for,
+    rle_of,
+    write_data,
+)
 
 from seg_every_thing.annotation import applying
 from seg_every_thing.annotation.annotator import annotate_file
 from seg_every_thing.annotation.applying import apply_review
+from seg_every_thing.annotation.encoding import CutMask
 from seg_every_thing.annotation.index import Index
 from seg_every_thing.files import file_digest
 
@@ -53,6 +63,49 @@ def test_rejected_masks_become_boxes_as_they_were(out: Path) -> None:
     assert third == {**was[2], "attributes": {**was[2]["attributes"], "mask_review": "accepted"}}
     assert fourth == before[3]
     assert report["review"] == {"accept": 1, "reject": 2, "undecided": 0}
+
+
+@pytest.mark.parametrize("learn", [False, True])
+def test_a_box_that_was_tightened_comes_back_with_the_rejection(
+    learn: bool, tmp_path: Path
+) -> None:
+    box, mine = [5.0, 5.0, 20.0, 20.0], {"attributes": ["red"]}
+    path = write_data(tmp_path / "d", [[{"bbox": box}, {"bbox": box, **mine}, {"bbox": box}]])
+    after = annotated(path, masks_are_small, tighten_boxes=True)
+    assert [a["bbox"] for a in after["annotations"]] == [[9, 9, 3, 3]] * 3
+    out = path.parent / "out.json"
+    anew = {"overwrite": True, "tighten_boxes": True, "output": tmp_path / "again.json"}
+    assert annotated(out, masks_are_small, **anew)["annotations"] == after["annotations"]
+    decisions = decided(out, {"10": "reject", "20": "reject", "30": "accept"})
+    with mock.patch.object(applying, "annotate_file", lambda learning: {}):
+        target = tmp_path / "final.json"
+        apply_review(options_for(out, output=target, **_untrained(learn)), decisions, learn)
+    reviewed = tmp_path / "final_reviewed.json" if learn else target
+    first, second, third = json.loads(reviewed.read_text())["annotations"]
+    boxed = {"segmentation": [], "area": 400.0, "iscrowd": 0}
+    before = json.loads(path.read_text())["annotations"]
+    assert [first, second] == [{**before[0], **boxed}, {**before[1], **boxed}]
+    assert third["bbox"] == [9, 9, 3, 3]
+
+
+def test_a_box_that_is_tight_needs_no_note(tmp_path: Path) -> None:
+    path = write_data(tmp_path / "d", [[{"bbox": [9, 9, 3, 3]}]])
+    (made,) = annotated(path, masks_are_small, tighten_boxes=True)["annotations"]
+    assert made["attributes"].keys() == {"source", "score"}
+
+
+def masks_are_small(work: Any, index: Index) -> Any:
+    """A model whose masks are 3 x 3 pixels, whatever the box."""
+
+    def make(image: Any, boxes: Any, categories: Any) -> Any:
+        made = [ellipse_mask(image, box) for box in boxes]
+        return [m._replace(mask=CutMask(np.ones((3, 3), bool), 9, 9)) for m in made]
+
+    return make
+
+
+def _untrained(learn: bool) -> Dict[str, Any]:
+    return {"config_file": None, "opts": ()} if learn else {}
 
 
 def test_what_is_undecided_stays(out: Path) -> None:

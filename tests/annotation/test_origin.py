@@ -14,6 +14,7 @@ from seg_every_thing.annotation.origin import (
     without_score,
 )
 
+OBJECT = {"id": 1, "bbox": [0, 0, 4, 4], "segmentation": [[0, 0, 4, 0, 4, 4]]}
 OF_USERS: Dict[str, Dict[str, Any]] = {
     "nothing": {},
     "a score": {"attributes": {"score": 0.9}},
@@ -30,7 +31,7 @@ OF_USERS: Dict[str, Dict[str, Any]] = {
 
 @pytest.fixture(params=list(OF_USERS), ids=lambda name: name.replace(" ", "_"))
 def theirs(request: Any) -> Dict[str, Any]:
-    return {"id": 1, "segmentation": [[0, 0, 4, 0, 4, 4]], **OF_USERS[request.param]}
+    return {**OBJECT, **OF_USERS[request.param]}
 
 
 def contains(new: Any, old: Any) -> bool:
@@ -53,17 +54,16 @@ def test_what_the_user_says_stays_whatever_is_done(theirs: Dict[str, Any]) -> No
 
 
 def test_null_is_no_attributes() -> None:
-    made = with_score({"segmentation": [[0, 0, 4, 0, 4, 4]], "attributes": None}, 0.3)
+    made = with_score({**OBJECT, "attributes": None}, 0.3)
     assert is_ours(made) and made["attributes"] == {"source": SOURCE, "score": 0.3}
 
 
 def test_a_score_of_ours_may_lie_beside_a_source_of_the_user() -> None:
     """As earlier versions wrote it."""
     attributes = {"source": "me", "mask_source": SOURCE, "score": 0.3}
-    made = {"segmentation": [[0, 0, 4, 0, 4, 4]], "attributes": attributes, "score": 0.3}
+    made = {**OBJECT, "attributes": attributes, "score": 0.3}
     assert score_of(made) == 0.3
-    boxed = {"segmentation": made["segmentation"], "attributes": {"source": "me"}}
-    assert without_score(made) == boxed
+    assert without_score(made) == {**OBJECT, "attributes": {"source": "me"}}
 
 
 def test_a_review_is_of_one_mask(theirs: Dict[str, Any]) -> None:
