@@ -2,12 +2,16 @@
 
 import argparse
 import logging
+from pathlib import Path
 
 from ..config import load_config
+from ..export.layout import CONFIG
 from ..export.stock import export_stock
 from ..export.to_onnx import export_onnx
 from ..export.to_openvino import export_openvino
 from ..export.to_torchscript import export_torchscript
+from ..files import check_targets
+from ..model_zoo import find_config_file
 from .common import add_config_arguments
 
 HELP = "write a trained model for programs that do not have this package"
@@ -40,8 +44,10 @@ def run(args: argparse.Namespace) -> None:
     """Export the model.
 
     Raises:
-        ValueError: for a model that the format cannot hold; the message names the config key.
+        ValueError: for a model that the format cannot hold; the message names the config key; and
+            for files that would be written over.
         OSError: when the output cannot be written.
     """
     cfg = load_config(args.config_file, args.opts)
+    check_targets([find_config_file(args.config_file)], [Path(args.output) / CONFIG])
     logger.info("Written: %s", FORMATS[args.format](cfg, args.output))

@@ -5,7 +5,7 @@ import importlib
 import os
 import shutil
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, Optional, Sequence
+from typing import Any, Dict, Iterable, Iterator, List, Optional, Sequence
 
 import torch
 import torchvision
@@ -22,6 +22,7 @@ ENDINGS = {"torchscript": ".ts", "onnx": ".onnx", "openvino": ".xml"}
 """Of the graphs, by format."""
 
 MANIFEST, CONFIG, HELPER = "model.json", "config.yaml", "paste_masks.py"
+_FIRST_LINE = "# For seg_every_thing; its weights are in the other files."
 
 _TENSORS = {
     "image": "float32 (3, height, width), values 0 to 255, resized as `input` says",
@@ -128,6 +129,28 @@ def portable_config(cfg: CfgNode) -> CfgNode:
     return cfg
 
 
+def check_ours(output: Path, names: Iterable[str], first_line: str) -> None:
+    """Let an export replace no files but those of one before it.
+
+    Args:
+        output: folder to write.
+        names: of the files.
+        first_line: of the config of each such export.
+
+    Raises:
+        ValueError: naming a file that no such export wrote.
+    """
+    with contextlib.suppress(OSError), open(output / CONFIG, "rb") as f:
+        if f.readline().strip() == first_line.encode():
+            return
+    for name in names:
+        if (output / name).exists():
+            raise ValueError(
+                f"'{printable(output / name)}' exists, and is of no such export: give another "
+                f"--output, or move it away"
+            )
+
+
 @contextlib.contextmanager
 def written_folder(
     output: PathLike,
@@ -138,21 +161,20 @@ def written_folder(
 ) -> Iterator[Path]:
     """A folder to write graphs to; with the rest beside them it becomes ``output`` at the end.
 
-    Where ``output`` holds files, those of the same names are replaced, ``model.json`` last.
+    Where ``output`` holds an export, files of the same names are replaced, ``model.json`` last.
 
     Raises:
-        ValueError: when the input would be written over.
+        ValueError: when the input, or files of another origin, would be written over.
         OSError: when it cannot be written.
     """
     output = Path(output).absolute()
     names = [MANIFEST, CONFIG, HELPER, *(n + ENDINGS[format] for n in graph_names(cfg))]
     check_targets([cfg.MODEL.WEIGHTS], [output / name for name in names])
+    check_ours(output, names, _FIRST_LINE)
     make_output_dir(output.parent)
     with temporary_folder(output) as made:
         (made / CONFIG).write_text(
-            f"# For seg_every_thing; its weights are in the other files.\n"
-            f"{portable_config(cfg).dump()}",
-            encoding="utf-8",
+            f"{_FIRST_LINE}\n{portable_config(cfg).dump()}", encoding="utf-8"
         )
         shutil.copy(Path(__file__).with_name(HELPER), made / HELPER)
         write_json(made / MANIFEST, manifest(cfg, format, packages, model))

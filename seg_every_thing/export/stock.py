@@ -18,9 +18,12 @@ from ..engine.predictor import build_predictor
 from ..files import PathLike, check_targets, make_output_dir, written_atomically
 from ..modeling.mask_threshold import checked_threshold
 from .checks import check_weights, value_of
+from .layout import check_ours
 
 TOLERANCE = 1e-5
 """Of probabilities: both models add the same products, in another order."""
+
+_FIRST_LINE = "# For detectron2, without seg_every_thing."
 
 _NEEDED: Dict[str, Tuple[Any, ...]] = {
     "MODEL.META_ARCHITECTURE": ("GeneralizedRCNN",),
@@ -118,16 +121,18 @@ def export_stock(cfg: CfgNode, output: PathLike) -> Path:
         The path of the config.
 
     Raises:
-        ValueError: for a model that has no counterpart in detectron2, or weights that are not of
-            this model.
+        ValueError: for a model that has no counterpart in detectron2, weights that are not of
+            this model, or files of another origin in the folder.
         OSError: when the files cannot be written.
     """
     device, cfg = cfg.MODEL.DEVICE, cfg.clone()
     cfg.MODEL.DEVICE = "cpu"
+    cfg.TEST.FAST = False  # whose copy has other layers
     stock = stock_config(cfg)
     output = Path(output).absolute()
     checkpoint, config = output / "model.pth", output / "config.yaml"
     check_targets([cfg.MODEL.WEIGHTS], [checkpoint, config])
+    check_ours(output, [config.name, checkpoint.name], _FIRST_LINE)
     make_output_dir(output)
     made = stock_model(build_predictor(cfg).model, stock)
     stock.MODEL.WEIGHTS, stock.MODEL.DEVICE = str(checkpoint), device
@@ -135,7 +140,7 @@ def export_stock(cfg: CfgNode, output: PathLike) -> Path:
         files = [stack.enter_context(written_atomically(checkpoint, "wb"))]
         torch.save({"model": made.state_dict(), "__author__": "seg_every_thing"}, files[0])
         files.append(stack.enter_context(written_atomically(config)))
-        files[1].write(f"# For detectron2, without seg_every_thing.\n{stock.dump()}")
+        files[1].write(f"{_FIRST_LINE}\n{stock.dump()}")
         for file in files:  # or a full disk would show when one of them is in place
             file.flush()
     return config

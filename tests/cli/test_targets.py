@@ -197,6 +197,16 @@ def test_an_evaluation_leaves_the_config_of_the_training(
     assert saved.read_text() == first
 
 
+def test_export(tmp_path: Path, refused: Callable[..., str]) -> None:
+    saved = tmp_path / "config.yaml"
+    saved.write_text(f"_BASE_: {CONFIG}\n")
+    (tmp_path / "link.yaml").symlink_to("config.yaml")
+    for format in ("stock", "torchscript", "onnx", "openvino"):
+        for config in (saved, tmp_path / "link.yaml"):
+            export = ("export", "--config-file", config, "--output", tmp_path, "--format", format)
+            assert f"'{config}' would be written over" in refused(*export)
+
+
 @pytest.mark.parametrize(
     ("command", "target"),
     [(["quickstart"], "results.json"), (["study", "--seeds", "1"], "tables.md")],

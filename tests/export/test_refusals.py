@@ -164,6 +164,18 @@ def test_killed_half_way_nothing_is_left(tmp_path: Path) -> None:
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a", "b"]
 
 
+def test_files_of_another_origin_are_not_replaced(tmp_path: Path) -> None:
+    cfg = make_cfg(weights="x.pth")
+    for name in ("config.yaml", "model.json", "detector.ts"):
+        output = tmp_path / name.replace(".", "_")
+        output.mkdir()
+        (output / name).write_text("mine")
+        what = f"{name}' exists, and is of no such export"
+        with pytest.raises(ValueError, match=what), written_folder(output, cfg, "torchscript"):
+            pass
+        assert [p.read_text() for p in output.iterdir()] == ["mine"]
+
+
 def test_pasting_by_hand() -> None:
     # A box of 8 x 8 pixels, whose mask of 2 x 2 cells is its left half: the edge lies between them.
     masks = np.array([[[1.0, 0], [1, 0]]])

@@ -146,6 +146,27 @@ def test_the_checkpoint_is_not_written_over(tmp_path: Path) -> None:
     assert (tmp_path / "a" / "model.pth").read_bytes() == before
 
 
+@pytest.mark.parametrize("name", ["config.yaml", "model.pth"])
+def test_files_of_another_origin_are_not_replaced(name: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_text("mine")
+    with pytest.raises(ValueError, match=f"{name}' exists, and is of no such export") as error:
+        export_stock(make_cfg(weights="x.pth"), tmp_path)
+    assert "\n" not in str(error.value) and (tmp_path / name).read_text() == "mine"
+
+
+def test_an_export_is_replaced_and_fast_or_not_is_the_same(tmp_path: Path) -> None:
+    cfg, _ = trained(tmp_path / "a")
+    written = []
+    for fast in (False, True):
+        cfg.TEST.FAST = fast
+        path = export_stock(cfg, tmp_path / "exported")
+        written.append([path.read_bytes(), torch.load(path.with_name("model.pth"))["model"]])
+    (config, weights), (fast_config, fast_weights) = written
+    assert config == fast_config
+    assert weights.keys() == fast_weights.keys()
+    assert all(torch.equal(weights[key], fast_weights[key]) for key in weights)
+
+
 def test_a_model_with_other_masks_is_not_written(tmp_path: Path) -> None:
     cfg, model = trained(tmp_path / "a")
     stock = stock_config(cfg)
