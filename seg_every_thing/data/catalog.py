@@ -15,6 +15,7 @@ from pycocotools.coco import COCO
 from ..files import printable
 from .annotations import checked_dicts
 from .coco_annotations import cleaned_coco, examine_coco, without_annotations
+from .conversion import convertible
 from .data_report import EVALUATION, TRAINING, DataReport
 from .splits import SplitError
 
@@ -178,9 +179,7 @@ class _Loading:
 
     def __init__(self, name: str, use: Use) -> None:
         self.name = name
-        # detectron2's evaluator names the file that it makes of other data sets before it is there.
-        there = is_coco_file(name) and PathManager.isfile(MetadataCatalog.get(name).json_file)
-        self.report = _report_of_file(name, use) if there else None
+        self.report = _report_of_file(name, use) if is_coco_file(name) else None
         self.was_read = False  # its file, by pycocotools
 
 
@@ -190,7 +189,7 @@ def checked_loading(use: Use, file_of: str = "") -> Iterator[List[DataReport]]:
 
     detectron2's loader and its evaluator read files themselves, but both through pycocotools, whose
     index is one place that everything passes.  Data sets that are made by functions are checked
-    when detectron2's catalog gives them out.
+    when detectron2's catalog gives them out, for evaluation as its converter takes them.
 
     Args:
         use: what for.
@@ -235,6 +234,8 @@ def checked_loading(use: Use, file_of: str = "") -> Iterator[List[DataReport]]:
             _log_once(report)
         if report is not None:
             reports.append(report)
+        if use.purpose == EVALUATION and isinstance(dicts, list) and not is_coco_file(name):
+            return convertible(dicts)
         return dicts
 
     with _index_of(clean), mock.patch.object(DatasetCatalog, "get", get):

@@ -1,12 +1,15 @@
 """COCO metrics for all classes, set A and set B, out of one COCOeval pass."""
 
+import contextlib
 import copy
 import itertools
 import os
-from typing import Any, Dict, List, Optional, Sequence, Tuple
+from typing import Any, Dict, Iterator, List, Optional, Sequence, Tuple
 from unittest import mock
 
 import numpy as np
+from detectron2.data import MetadataCatalog
+from detectron2.data.datasets import convert_to_coco_json
 from detectron2.evaluation import COCOEvaluator, coco_evaluation
 from detectron2.utils.logger import create_small_table
 from pycocotools.coco import COCO
@@ -104,10 +107,10 @@ class PartialCOCOEvaluator(COCOEvaluator):
     ) -> None:
         """
         Args:
-            dataset_name: a registered data set in COCO format.
+            dataset_name: a registered data set, in COCO format or made by a function.
             class_split: as ``DATASETS.MASK_CLASSES``; "all" = no sets to tell apart.
             on_bad_annotation: as ``DATASETS.ON_BAD_ANNOTATION``.
-            kwargs: as for :class:`COCOEvaluator`.
+            kwargs: as for :class:`COCOEvaluator`; ``allow_cached_coco`` is False by default.
 
         Raises:
             FileNotFoundError: when the annotation file is missing.
@@ -124,10 +127,32 @@ class PartialCOCOEvaluator(COCOEvaluator):
         use = Use(EVALUATION, "all" if "segm" in tasks else "", on_bad_annotation)
         own_file = dataset_name if is_coco_file(dataset_name) else ""
         with valid_annotations([dataset_name]), checked_loading(use, own_file):
-            super().__init__(dataset_name, **kwargs)
+            with self._as_coco_file(dataset_name, **kwargs):
+                super().__init__(dataset_name, **kwargs)
             keypoints = len(self._metadata.get("keypoint_names") or ())
             for annotation in self._coco_api.dataset.get("annotations", ()):
                 _fill_in(annotation, keypoints if "keypoints" in (self._tasks or ()) else 0)
+
+    @staticmethod
+    @contextlib.contextmanager
+    def _as_coco_file(
+        name: str,
+        output_dir: Optional[str] = None,
+        allow_cached_coco: bool = False,
+        **_: Any,
+    ) -> Iterator[None]:
+        """While it lasts, the data set names a COCO file, if need be one that is made of it now.
+
+        detectron2 would name it for good, and take what an earlier evaluation left, of other data.
+        """
+        metadata = MetadataCatalog.get(name)
+        if metadata.get("json_file") or output_dir is None:
+            yield
+            return
+        file = os.path.join(output_dir, f"{name}_coco_format.json")
+        convert_to_coco_json(name, file, allow_cached=allow_cached_coco)
+        with mock.patch.object(metadata, "json_file", file, create=True):
+            yield
 
     def evaluate(self, img_ids: Optional[List[int]] = None) -> Dict[str, Dict[str, float]]:
         """As in COCOEvaluator; also written to ``metrics.json``.  Files are complete or not there.
