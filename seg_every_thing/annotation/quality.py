@@ -83,7 +83,7 @@ def fit_score(
         features: (n, features).
         ious: (n,) IoU with the true masks.
         groups: (n,) such as images: objects of a group are never on both sides when the two ways
-            are compared.
+            are compared, unless there is one group alone.
         weights: (n,) of each mask, as of :func:`weights_of_classes`; None = the same.
 
     Returns:
@@ -128,7 +128,10 @@ def ranking_of(features: np.ndarray, ious: np.ndarray, groups: np.ndarray) -> Di
 def scores_across_folds(
     kind: str, features: np.ndarray, ious: np.ndarray, groups: np.ndarray
 ) -> np.ndarray:
-    """Calibrated scores of held-out masks, each from the masks of other groups alone: (n,)."""
+    """Calibrated scores of held-out masks, each from the masks of other groups alone: (n,).
+
+    Of one group alone, from other masks of it.
+    """
     scores = np.zeros(len(ious))
     for fold in _folds(groups):
         scores[fold] = _fit(kind, features[~fold], ious[~fold])(features[fold])
@@ -212,9 +215,9 @@ def _calibration(
 
 
 def _folds(groups: Any) -> List[np.ndarray]:
-    """Which objects are left out in turn; whole groups."""
-    _, place = np.unique(np.asarray(groups), return_inverse=True)
-    fold = place % _FOLDS
+    """Which objects are left out in turn; whole groups, unless there is one alone."""
+    names, place = np.unique(np.asarray(groups), return_inverse=True)
+    fold = (place if len(names) > 1 else np.arange(len(place))) % _FOLDS
     return [fold == i for i in range(_FOLDS) if (fold == i).any() and (fold != i).any()]
 
 

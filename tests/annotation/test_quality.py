@@ -53,6 +53,16 @@ def test_what_ranks_better_is_kept_and_calibrated(informative: int, kind: str) -
         assert row["score"] == pytest.approx(row["IoU"], abs=0.06)
 
 
+def test_masks_of_one_image_are_measured_one_by_one() -> None:
+    features, ious, _ = made_up(100, FEATURES.index("log_area"))
+    one, many = np.zeros(100), np.arange(100)
+    assert ranking_of(features, ious, one) == ranking_of(features, ious, many)
+    assert fit_score(features, ious, one).kind == "learned"
+    scores = scores_across_folds("learned", features, ious, one)
+    np.testing.assert_array_equal(scores, scores_across_folds("learned", features, ious, many))
+    assert np.abs(scores - ious).mean() < 0.06
+
+
 def test_a_class_of_many_masks_does_not_decide() -> None:
     classes = np.array(["ant"] * 36 + ["bee"] * 4)
     weights = weights_of_classes(classes)

@@ -409,6 +409,14 @@ def test_requirement_11_nothing_found(policy: str, tmp_path: Path) -> None:
         assert masks["dropped_as_empty"] == 1
 
 
+@pytest.mark.parametrize("objects", [[{"bbox": BOX}], []])
+def test_requirement_11_no_object_is_left(objects: Any, tmp_path: Path) -> None:
+    path = write_data(tmp_path / "d", [objects])
+    after = annotated(path, nothing_is_found, on_empty="drop")
+    assert after["annotations"] == [] and len(after["images"]) == 1
+    assert COCO(str(path.with_name("out.json"))).getAnnIds() == []
+
+
 def test_requirement_11_broken_images_are_listed_and_the_rest_goes_on(tmp_path: Path) -> None:
     path = write_data(tmp_path / "d", [[{"bbox": BOX}] for _ in range(4)])
     images = path.parent / "images"

@@ -25,7 +25,7 @@ def read_boxes(path: PathLike) -> Iterator[Member]:
 
 
 def write(path: PathLike, members: Iterable[Member]) -> None:
-    """Write a COCO file, an element of a list on a line each.
+    """Write a COCO file, an element of a list on a line each; lists without elements, too.
 
     Args:
         path: of the file, which appears when it is complete.
@@ -37,11 +37,15 @@ def write(path: PathLike, members: Iterable[Member]) -> None:
     """
     with written_atomically(path) as f:
         writer = MemberWriter(f)
+        missing = dict.fromkeys(_LONG_LISTS)
         for key, value in members:
             if key not in _LONG_LISTS:
                 writer.put(key, value)
                 continue
             if writer.open_list != key:
                 writer.start_list(key)
+                missing.pop(key, None)
             writer.extend([encode(value)])
+        for key in missing:
+            writer.put(key, [])
         writer.finish()
