@@ -57,6 +57,10 @@ def annotate_file(options: Options, make_masker: MakeMasker = masker_of) -> Repo
     finished = finished_report(options, prints.file)
     if finished is not None:
         logger.info("'%s' is complete: nothing to do", printable(options.output))
+        try:
+            options.check_images(finished.get("image_root", options.image_folder), options.output)
+        except ValueError as e:
+            logger.warning("%s", e)  # hours of work are not done again as a folder has moved
         if options.work_dir.exists():  # with other options; a run may be going on there
             logger.warning("'%s' holds other work, and is kept", printable(options.work_dir))
         return finished
@@ -151,9 +155,11 @@ def _index(options: Options, prints: Prints) -> Index:
                 f"'{printable(folder)}' holds unfinished work on other data, with another model or "
                 f"other options: finish that, or remove the folder"
             )
+        options.check_images(index.meta.get("image_root", options.image_folder), folder)
         logger.info("Going on with the unfinished run in '%s'", printable(folder))
     else:
-        build_index(path, options, prints.on_bad, {"fingerprint": prints.masks}).log()
+        meta = {"fingerprint": prints.masks, "image_root": options.image_folder}
+        build_index(path, options, prints.on_bad, meta).log()
         index = Index(path)
     for warning in category_warnings(index.categories):
         logger.warning("%s", warning)

@@ -5,6 +5,8 @@ import re
 from pathlib import Path
 from typing import Any, Dict, Optional, Tuple
 
+from ..files import printable
+
 FORMATS = ("rle", "polygon", "rle-uncompressed")
 PARTS = ("all", "largest", "external")
 ON_EMPTY = ("box", "empty", "drop")
@@ -47,7 +49,8 @@ class Options:
         num_gpus: processes, one a GPU where there are any.
         shard: (i, n): make only the masks of every n-th image, the i-th first; a run without it
             joins all.
-        force: go on although another program uses the output.
+        force: go on although another program uses the output, or the images are in another folder
+            than when the run began.
     """
 
     annotations: Path
@@ -134,6 +137,29 @@ class Options:
     def work_dir(self) -> Path:
         """What has been done of a run that is not finished."""
         return self.output.with_name(self.output.name + ".part")
+
+    @property
+    def image_folder(self) -> str:
+        """Of the images: the same by any name."""
+        return str(self.image_root.resolve())
+
+    def check_images(self, begun_with: str, work: Path) -> None:
+        """Mix nothing of the images in two folders, unless ``force`` says that one has moved.
+
+        Args:
+            begun_with: :attr:`image_folder` of the run that began.
+            work: what there is of it.
+
+        Raises:
+            ValueError: naming both folders.
+        """
+        old, new = printable(begun_with), printable(self.image_folder)
+        if not self.force and self.image_folder != str(Path(begun_with).resolve()):
+            raise ValueError(
+                f"'{printable(work)}' was begun with the images in '{old}', not in '{new}': give "
+                f"that --image-root, or --force if it has moved; for other images remove "
+                f"'{printable(work)}'"
+            )
 
     @property
     def group(self) -> str:

@@ -75,12 +75,15 @@ def train_model(
     started = folder / "annotate.json"
     if not started.exists() and any(folder.iterdir()):
         raise ValueError(f"'{folder}' holds other files: remove it, or give another --output")
-    if started.exists() and read_json(started) != {"fingerprint": fingerprint}:
+    now = {"fingerprint": fingerprint, "image_root": options.image_folder}
+    before = {**now, **read_json(started)} if started.exists() else now
+    if before["fingerprint"] != fingerprint:
         raise ValueError(
             f"'{folder}' holds a model for other data or options: remove it, or give another "
             f"--output, or use that model with --config-file and --opts MODEL.WEIGHTS"
         )
-    write_json(started, {"fingerprint": fingerprint})
+    options.check_images(before["image_root"], folder)
+    write_json(started, now)
     train_json = folder / "train.json"
     config_file = options.config_file or DEFAULT_CONFIG
     if not train_json.exists():

@@ -73,7 +73,7 @@ def expect_unseen(
     if not hidden:
         return None
     folder = make_output_dir(options.work_dir / "unseen")
-    second = dataclasses.replace(options, output=folder / "masks.json", force=False)
+    second = dataclasses.replace(options, output=folder / "masks.json")
     path = make_output_dir(second.work_dir) / "index.sqlite"
     if not path.exists():
         build_index(path, second, prints.on_bad, {}, hidden)

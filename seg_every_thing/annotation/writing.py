@@ -96,6 +96,7 @@ def write_output(
         "fingerprint": prints.file,
         "sha256": file_digest(written),
         "replaces": replaced_digest(options),
+        "image_root": options.image_folder,
         "made_by": about,
         "input": {**index.counts, "annotations_in_detail": index.meta["data_report"]["rows"]},
         "masks": tally.as_json(),

@@ -110,6 +110,37 @@ def test_unfinished_work_of_another_kind_is_not_mixed_in(tmp_path: Path) -> None
     assert annotated(path, format="polygon")["annotations"][0]["segmentation"][0][0] >= 0
 
 
+def test_unfinished_work_on_other_images_is_not_mixed_in(tmp_path: Path) -> None:
+    path = data(tmp_path / "d", images=2)
+    images, moved = path.parent / "images", path.parent / "moved"
+
+    def fail(work: Work, index: Index) -> Masker:
+        raise EndedError
+
+    with pytest.raises(EndedError):
+        annotated(path, fail)
+    images.rename(moved)
+    message = r"out\.json\.part' was begun with the images in '.*images', not in '.*moved': give"
+    with pytest.raises(ValueError, match=message):
+        annotated(path, fail, image_root=moved)
+    with pytest.raises(EndedError):  # it goes on
+        annotated(path, fail, image_root=moved, force=True)
+    images.symlink_to(moved)
+    annotated(path)
+    assert not report_of(path)["failed_images"]
+
+
+def test_a_complete_run_on_other_images_is_said(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = data(tmp_path / "d", images=2)
+    before = annotated(path)
+    (path.parent / "images").rename(path.parent / "moved")
+    assert "was begun with" not in caplog.text
+    assert annotated(path, image_root=path.parent / "moved") == before
+    assert "out.json' was begun with the images in" in caplog.text
+
+
 def test_failures_of_a_killed_run_are_tried_again(tmp_path: Path) -> None:
     path = data(tmp_path / "d", images=3)
     image = path.parent / "images" / "2.png"

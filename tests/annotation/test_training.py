@@ -1,5 +1,6 @@
 """Runs with real models, tiny ones: trained on the very data, or before; detectors, too."""
 
+import dataclasses
 import json
 import sys
 import time
@@ -103,6 +104,20 @@ def test_the_model_of_other_data_is_not_used(path: Path) -> None:
     (path.parent / "out.json").unlink()
     with pytest.raises(ValueError, match=r"out_model' holds a model for other data or options"):
         annotate_file(untrained(path, holdout=0.4))
+
+
+def test_the_model_of_other_images_is_used_on_request(path: Path) -> None:
+    options = untrained(path)
+    annotate_file(options)
+    before = options.output.read_bytes()
+    options.output.unlink()
+    options.image_root.rename(path.parent / "moved")
+    options = untrained(path, image_root=path.parent / "moved")
+    with pytest.raises(ValueError, match=r"out_model' was begun with the images in '.*images'"):
+        annotate_file(options)
+    with mock.patch.object(Trainer, "run_step", side_effect=AssertionError):
+        annotate_file(dataclasses.replace(options, force=True))
+    assert options.output.read_bytes() == before
 
 
 def test_a_folder_of_others_is_not_trained_in(path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import functools
 import logging
+import os
 import shutil
 from pathlib import Path
 from typing import Callable, Dict, Iterable, Optional
@@ -11,11 +12,11 @@ from ...files import (
     PathLike,
     check_targets,
     file_digest,
-    make_output_dir,
     printable,
     read_json,
     write_json,
 )
+from ...leftovers import temporary_folder
 from . import csv_table, cvat, label_studio, labelme, voc, yolo
 from .image_folder import ImageFolder
 from .records import Reader, write_coco
@@ -38,6 +39,7 @@ WRITERS: Dict[str, Callable[[Work], Tally]] = {
     "cvat": cvat.write,
 }
 _MADE_BY = "boxes in the format '{}', as COCO by seg_every_thing"
+_POINTING = ("labelme",)  # from their folder to that of the images
 _MARK = ".seg_every_thing"  # no name that --from would take for annotations
 
 
@@ -113,14 +115,19 @@ def write_as(format: str, annotations: Path, image_root: Path) -> Path:
     """
     check_places([format], annotations)
     target, mark = place_of(format, annotations), {"sha256": file_digest(annotations)}
-    if (target / _MARK).is_file() and read_json(target / _MARK) == mark:
+    if format in _POINTING:
+        mark["images"] = os.path.relpath(image_root.resolve(), target.resolve())
+    before = read_json(target / _MARK) if (target / _MARK).is_file() else None
+    if before == mark:
         logger.info("'%s' is up to date", printable(target))
         return target
-    made = target.with_name(f".{target.name}.part")
-    shutil.rmtree(made, ignore_errors=True)
-    tally = WRITERS[format](Work(annotations, ImageFolder(image_root), make_output_dir(made)))
-    write_json(made / _MARK, mark)
-    shutil.rmtree(target, ignore_errors=True)
-    made.rename(target)
+    if before is not None:
+        changed = "masks" if before.get("sha256") != mark["sha256"] else "images"
+        logger.info("'%s' is of other %s: it is replaced", printable(target), changed)
+    with temporary_folder(target) as made:
+        tally = WRITERS[format](Work(annotations, ImageFolder(image_root), made))
+        write_json(made / _MARK, mark)
+        shutil.rmtree(target, ignore_errors=True)
+        made.rename(target)
     logger.info("'%s': %s", printable(target), tally)
     return target

@@ -42,6 +42,20 @@ def test_folders_are_replaced_only_if_ours(tmp_path: Path, format: str) -> None:
         check_places([format], source)
 
 
+def test_files_of_labelme_follow_their_images(tmp_path: Path) -> None:
+    folder = write_masks(tmp_path, "labelme")
+    source, moved = tmp_path / "d" / "boxes.json", tmp_path / "moved" / "images"
+    moved.parent.mkdir()
+    (source.parent / "images").rename(moved)
+    write_as("labelme", source, moved)
+    place = json.loads((folder / "1.json").read_text())["imagePath"]
+    assert (folder / place).resolve() == moved / "1.png"
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
+    (tmp_path / "link").symlink_to(moved)
+    write_as("labelme", source, tmp_path / "link")
+    assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before
+
+
 @pytest.mark.parametrize("format", ["yolo", "labelme", "cvat"])
 def test_names_do_not_lead_out(tmp_path: Path, format: str) -> None:
     source = write_data(tmp_path / "d", [[{"bbox": BOX}]])
