@@ -4,13 +4,13 @@ import contextlib
 import logging
 import os
 from functools import partial
-from typing import Any, Dict, Iterator, List, Optional
+from typing import Any, Dict, List, Optional
 from unittest import mock
 
 import torch
 from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog, build_detection_test_loader
-from detectron2.engine import DefaultTrainer, HookBase, create_ddp_model, defaults
+from detectron2.engine import DefaultTrainer, HookBase, defaults
 from detectron2.engine.hooks import EvalHook, PeriodicCheckpointer
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.modeling import GeneralizedRCNNWithTTA
@@ -37,6 +37,7 @@ from .agreement import (
 )
 from .annotation_check import check_annotations
 from .config_names import explaining_names
+from .ddp import ddp_fit_for, same_in_all_processes
 from .divergence import FiniteWeights, divergence_explained, errors_told_once
 from .exact_resume import ExactResume
 from .freezing import freeze_detector
@@ -44,17 +45,6 @@ from .given_boxes import evaluate_given_boxes
 from .optimizers import build_lr_scheduler, build_optimizer
 
 logger = logging.getLogger(__name__)
-
-
-@contextlib.contextmanager
-def _ddp_fit_for(device: str) -> Iterator[None]:
-    """On CPU, let DefaultTrainer wrap the model without ``device_ids``, which DDP refuses there."""
-    if torch.device(device).type != "cpu":
-        yield
-        return
-    fit = partial(create_ddp_model, device_ids=None)
-    with mock.patch.object(defaults, "create_ddp_model", fit):
-        yield
 
 
 class Trainer(DefaultTrainer):
@@ -79,7 +69,7 @@ class Trainer(DefaultTrainer):
         self.check_annotations(cfg, training=True)
         checkpointer = partial(SafeCheckpointer, require="some")
         safe = mock.patch.object(defaults, "DetectionCheckpointer", checkpointer)
-        with _ddp_fit_for(cfg.MODEL.DEVICE), safe:
+        with ddp_fit_for(cfg.MODEL.DEVICE), safe:
             super().__init__(cfg)
 
     def resume_or_load(self, resume: bool = True) -> None:
@@ -234,7 +224,7 @@ class Trainer(DefaultTrainer):
         """As in DefaultTrainer; with ``TEST.GIVEN_BOXES`` also of masks at ground-truth boxes.
 
         That alone for a ``BoxToMask``, which finds no boxes itself.  With ``TEST.FAST`` of an
-        accelerated copy of the model.
+        accelerated copy of the model.  Of several processes, all evaluate that of the main one.
 
         Raises:
             ValueError: as :func:`check_classes`.
@@ -242,7 +232,7 @@ class Trainer(DefaultTrainer):
         check_classes(cfg)
         cls.check_annotations(cfg, training=False)
         detects = cfg.MODEL.META_ARCHITECTURE != "BoxToMask"
-        model = accelerated(cfg, model)
+        model = accelerated(cfg, same_in_all_processes(model))
         results = super().test(cfg, model, evaluators) if detects else {}
         for name in cfg.DATASETS.TEST if cfg.TEST.GIVEN_BOXES or not detects else ():
             metrics = evaluate_given_boxes(cfg, model, name, cls.build_test_loader(cfg, name))
@@ -262,7 +252,8 @@ class Trainer(DefaultTrainer):
         evaluators = [
             cls.build_evaluator(cfg, name, os.path.join(folder, name)) for name in cfg.DATASETS.TEST
         ]
-        results = super().test(cfg, GeneralizedRCNNWithTTA(cfg, model), evaluators)
+        model = GeneralizedRCNNWithTTA(cfg, same_in_all_processes(model))
+        results = super().test(cfg, model, evaluators)
         return {f"{name}_TTA": metrics for name, metrics in results.items()}
 
     @classmethod

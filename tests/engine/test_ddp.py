@@ -1,14 +1,17 @@
-"""Two processes under DDP on CPU: one of them without any mask."""
+"""Two processes under DDP on CPU: one of them without any mask; one model to evaluate."""
 
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, Dict, List
+from unittest import mock
 
 import pytest
 import torch
+from detectron2.engine import defaults
 from detectron2.utils import comm
 from detectron2.utils.events import EventStorage
-from helpers import CONFIGS, TINY, shapes_config
+from helpers import CONFIGS, TINY, shapes_config, snapshot
+from torch import nn
 
 import projects_train_net
 from seg_every_thing import Trainer, register_shapes
@@ -80,7 +83,36 @@ def _steps_with_masks_on_one_rank(root: str, output: str, taught: str, device: s
             assert torch.isfinite(flat).all() and flat.any()
 
 
-@pytest.mark.parametrize(
+def _evaluates_the_model_of_the_checkpoint(root: str, output: str, device: str) -> None:
+    """Runs in each process.  Running statistics are of the images of the process."""
+    torch.set_num_threads(1)
+    register_shapes(root, num_train=12, num_val=6)
+    evaluated: List[Dict[str, torch.Tensor]] = []
+
+    def look(model: nn.Module, *_: Any) -> Dict[str, Any]:
+        evaluated.append({k: x.cpu() for k, x in snapshot(model).items()})
+        return {}
+
+    opts = ("MODEL.RESNETS.NORM", "BN", "MODEL.BACKBONE.FREEZE_AT", 0, "MODEL.WEIGHTS", "")
+    opts = (*opts, "MODEL.FREEZE_DETECTOR", False, "MODEL.DEVICE", device)
+    opts = (*opts, "SOLVER.MAX_ITER", 2, "TEST.EVAL_PERIOD", 1, "TEST.AUG.ENABLED", True)
+    trainer = Trainer(shapes_config("maskx", Path(output), *opts))
+    with mock.patch.object(defaults, "inference_on_dataset", look):
+        trainer.train()
+    assert len(evaluated) == 3  # after each iteration, and augmented
+    for states in zip(*comm.all_gather(evaluated)):
+        assert [name for name, x in states[0].items() if not torch.equal(x, states[1][name])] == []
+    if comm.is_main_process():
+        saved = torch.load(Path(output) / "model_final.pth", weights_only=True)["model"]
+        statistics = [name for name in saved if name.endswith("running_mean")]
+        assert statistics
+        for name in statistics:
+            assert saved[name].any() and torch.equal(
+                saved[name].cpu(), evaluated[1]["module." + name]
+            )
+
+
+ON_EACH_DEVICE = pytest.mark.parametrize(
     "device",
     [
         pytest.param(
@@ -98,6 +130,9 @@ def _steps_with_masks_on_one_rank(root: str, output: str, taught: str, device: s
         ),
     ],
 )
+
+
+@ON_EACH_DEVICE
 def test_a_rank_without_masks_neither_fails_nor_hangs(
     device: str, tiny_shapes: Path, tmp_path: Path
 ) -> None:
@@ -106,6 +141,14 @@ def test_a_rank_without_masks_neither_fails_nor_hangs(
     write_taught_masks(cfg, Trainer.build_model(cfg), taught, {"sha256": "0"})
     arguments = (str(tiny_shapes), str(tmp_path), str(taught), device)
     launch(_steps_with_masks_on_one_rank, 2, args=arguments)
+
+
+@ON_EACH_DEVICE
+def test_all_processes_evaluate_the_model_of_the_checkpoint(
+    device: str, tiny_shapes: Path, tmp_path: Path
+) -> None:
+    arguments = (str(tiny_shapes), str(tmp_path), device)
+    launch(_evaluates_the_model_of_the_checkpoint, 2, args=arguments)
 
 
 def test_projects_train_net_on_two_processes(
