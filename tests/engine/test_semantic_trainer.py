@@ -87,6 +87,7 @@ def test_early_stop_leaves_a_final_model(tmp_path: Path, monkeypatch: pytest.Mon
     assert final["trainer"]["hooks"]["EarlyStopping"] == {
         "best": 3,
         "evaluations_since_best": 2,
+        "metric": "sem_seg/mIoU",
     }
 
 
@@ -101,8 +102,10 @@ def test_a_checkpoint_knows_the_evaluation_of_its_iteration(
     trained(tiny(tmp_path, *options, 5))
     for name, since in (("model_0000001", 0), ("model_0000003", 1)):
         state = torch.load(tmp_path / f"{name}.pth", map_location="cpu")["trainer"]["hooks"]
-        assert state["EarlyStopping"] == {"best": 3, "evaluations_since_best": since}
-        assert state["ResumableBestCheckpointer"] == {"best_metric": 3, "best_iter": 1}
+        metric = {"metric": "sem_seg/mIoU"}
+        assert state["EarlyStopping"] == {"best": 3, "evaluations_since_best": since, **metric}
+        best = {"best_metric": 3, "best_iter": 1}
+        assert state["ResumableBestCheckpointer"] == {**best, **metric}
     assert (tmp_path / "last_checkpoint").read_text() == "model_final.pth"
 
 
