@@ -4,6 +4,7 @@ import contextlib
 import copy
 import itertools
 import os
+import tempfile
 from typing import Any, Dict, Iterator, List, Optional, Sequence, Tuple
 from unittest import mock
 
@@ -146,12 +147,14 @@ class PartialCOCOEvaluator(COCOEvaluator):
         detectron2 would name it for good, and take what an earlier evaluation left, of other data.
         """
         metadata = MetadataCatalog.get(name)
-        if metadata.get("json_file") or output_dir is None:
+        if metadata.get("json_file"):
             yield
             return
-        file = os.path.join(output_dir, f"{name}_coco_format.json")
-        convert_to_coco_json(name, file, allow_cached=allow_cached_coco)
-        with mock.patch.object(metadata, "json_file", file, create=True):
+        with contextlib.ExitStack() as stack:
+            folder = output_dir or stack.enter_context(tempfile.TemporaryDirectory())
+            file = os.path.join(folder, f"{name}_coco_format.json")
+            convert_to_coco_json(name, file, allow_cached=allow_cached_coco)
+            stack.enter_context(mock.patch.object(metadata, "json_file", file, create=True))
             yield
 
     def evaluate(self, img_ids: Optional[List[int]] = None) -> Dict[str, Dict[str, float]]:

@@ -150,6 +150,13 @@ def test_another_folder_after_the_first_is_gone(data: List[Record], tmp_path: Pa
     assert not (tmp_path / "a").exists() and list((tmp_path / "b").glob("*_coco_format.json"))
 
 
+def test_without_an_output_folder_nothing_is_left(data: List[Record], tmp_path: Path) -> None:
+    data.append(record_with([an_object(segmentation=polygon(BOX))]))
+    truth = PartialCOCOEvaluator(NAME)._coco_api
+    assert [a["bbox"] for a in truth.anns.values()] == [BOX]
+    assert not MetadataCatalog.get(NAME).get("json_file")
+
+
 def test_the_data_set_stays_one_that_a_function_makes(data: List[Record], tmp_path: Path) -> None:
     data.append(record_with([an_object(bbox=None)]))
     with pytest.raises(ValueError, match="object 0 of image '1.png'") as e:
