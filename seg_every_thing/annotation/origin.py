@@ -8,7 +8,6 @@ SOURCE = "seg_every_thing"
 CALIBRATED = "expected IoU"
 """``info.seg_every_thing.score`` of a file whose scores are calibrated."""
 
-_REVIEW = "mask_review"
 _BOX = "mask_replaced_bbox"
 _ACCEPTED = "accepted"
 
@@ -20,13 +19,14 @@ def with_score(annotation: Annotation, score: float) -> Annotation:
     notes = {**_notes(annotation)}
     replaces = "score" not in annotation
     if _are_of_ours(notes):
-        source_key, score_key = _keys(notes)
+        source_key, score_key, review_key = _keys(notes)
         replaces = replaces or annotation["score"] == notes.get(score_key)
-        notes.pop(_REVIEW, None)  # of the mask that was there
+        notes.pop(review_key, None)  # of the mask that was there
     else:
-        apart = "source" in notes or not _has_attributes(annotation)
+        apart = "source" in notes or "review" in notes or not _has_attributes(annotation)
         source_key = "mask_source" if apart else "source"
-        score_key = "mask_score" if apart or "score" in notes else "score"
+        beside = "score" in notes or not _has_attributes(annotation)
+        score_key = "mask_score" if beside else "score"
     new = _with_notes(annotation, {**notes, source_key: SOURCE, score_key: score})
     return {**new, "score": score} if replaces else new
 
@@ -50,10 +50,10 @@ def is_ours(annotation: Any) -> bool:
 def without_score(annotation: Annotation) -> Annotation:
     """An annotation of :func:`is_ours` without what was noted about its mask, in its box."""
     notes = {**_notes(annotation)}
-    source_key, score_key = _keys(notes)
-    score = notes.get(score_key)
+    keys = _keys(notes)
+    score = notes.get(keys[1])
     box = notes.pop(_BOX, annotation["bbox"])
-    for key in (source_key, score_key, _REVIEW):
+    for key in keys:
         notes.pop(key, None)
     new = {**_with_notes(annotation, notes), "bbox": box}
     if "score" in new and new["score"] == score:
@@ -69,12 +69,14 @@ def score_of(annotation: Annotation) -> float:
 
 def as_accepted(annotation: Annotation) -> Annotation:
     """An annotation of :func:`is_ours` with the note that a review accepted its mask."""
-    return _with_notes(annotation, {**_notes(annotation), _REVIEW: _ACCEPTED})
+    notes = _notes(annotation)
+    return _with_notes(annotation, {**notes, _keys(notes)[2]: _ACCEPTED})
 
 
 def is_accepted(annotation: Annotation) -> bool:
     """Whether a review accepted the mask of an annotation of :func:`is_ours`."""
-    return _notes(annotation).get(_REVIEW) == _ACCEPTED
+    notes = _notes(annotation)
+    return notes.get(_keys(notes)[2]) == _ACCEPTED
 
 
 def with_mask_of_crowd(annotation: Any) -> Any:
@@ -109,8 +111,9 @@ def _are_of_ours(notes: Dict[str, Any]) -> bool:
     return SOURCE in (notes.get("source"), notes.get("mask_source"))
 
 
-def _keys(notes: Dict[str, Any]) -> Tuple[str, str]:
-    """Which keys of notes are source and score of our mask: without "mask_" unless the user has
-    keys of these names."""
-    source = "mask_source" if notes.get("mask_source") == SOURCE else "source"
-    return source, "mask_score" if "mask_score" in notes else "score"
+def _keys(notes: Dict[str, Any]) -> Tuple[str, str, str]:
+    """Which keys of notes are source, score and review of our mask: without "mask_" unless the user
+    has keys of these names.  One of the first and the last sets both apart."""
+    apart = notes.get("mask_source") == SOURCE
+    score = "mask_score" if "mask_score" in notes else "score"
+    return ("mask_source", score, "mask_review") if apart else ("source", score, "review")

@@ -60,7 +60,7 @@ def test_rejected_masks_become_boxes_as_they_were(out: Path) -> None:
     boxed = {"segmentation": [], "area": 24.0 * 18.0, "iscrowd": 0}
     assert first == {**before[0], **boxed}
     assert second == {**before[1], **boxed}
-    assert third == {**was[2], "attributes": {**was[2]["attributes"], "mask_review": "accepted"}}
+    assert third == {**was[2], "attributes": {**was[2]["attributes"], "review": "accepted"}}
     assert fourth == before[3]
     assert report["review"] == {"accept": 1, "reject": 2, "undecided": 0}
 
@@ -169,7 +169,7 @@ def test_learning_keeps_what_is_accepted_and_makes_the_rest_anew(out: Path) -> N
     reviewed = json.loads(seen[0].annotations.read_text())["annotations"]
     assert [bool(a["segmentation"]) for a in reviewed] == [False, False, True, True]
     assert report["input"]["wanted"] == 2
-    assert content["annotations"][2]["attributes"]["mask_review"] == "accepted"
+    assert content["annotations"][2]["attributes"]["review"] == "accepted"
     assert all(a["segmentation"] for a in content["annotations"])
 
 

@@ -267,7 +267,7 @@ def test_requirement_07_masks_are_replaced_on_request(tmp_path: Path) -> None:
 def test_requirement_07_attributes_of_the_user_stay(tmp_path: Path) -> None:
     attributes = {"source": "drone 7", "occluded": True}
     found = made_for({"bbox": BOX, "attributes": attributes, "score": 0.25}, tmp_path / "d")
-    score = found["attributes"].pop("mask_score")
+    score = found["attributes"].pop("score")
     assert found["attributes"] == {**attributes, "mask_source": "seg_every_thing"}
     assert found["score"] == 0.25
     assert 0.5 < score < 1
