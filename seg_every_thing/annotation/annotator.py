@@ -22,7 +22,7 @@ from .making import MakeMasker, Work, boxes_of, make_all_masks, masker_of, read_
 from .options import Options
 from .output import category_warnings
 from .provenance import Prints, fingerprints, model_config
-from .review import check_review_folder
+from .review import check_review_folder, has_page_of
 from .training import TrainedModel, planned, train_model
 from .unseen import expect_unseen, hidden_categories
 from .writing import write_output
@@ -56,6 +56,12 @@ def annotate_file(options: Options, make_masker: MakeMasker = masker_of) -> Repo
     prints = fingerprints(options)
     finished = finished_report(options, prints.file)
     if finished is not None:
+        if options.report is not None and not has_page_of(options.report, finished["sha256"]):
+            raise ValueError(
+                f"'{printable(options.output)}' is complete, and '{printable(options.report)}' has "
+                f"no page of it: pages are made with the masks. Remove '{printable(options.output.name)}' and "
+                f"run the command again; a model that was trained is used again"
+            )
         logger.info("'%s' is complete: nothing to do", printable(options.output))
         try:
             options.check_images(finished.get("image_root", options.image_folder), options.output)

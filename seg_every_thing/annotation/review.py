@@ -60,6 +60,17 @@ def check_review_folder(folder: PathLike) -> None:
         )
 
 
+def has_page_of(folder: PathLike, source: str) -> bool:
+    """Whether a folder holds the page of a run.
+
+    Args:
+        folder: of the page.
+        source: of the ``meta`` that :func:`write_review` got.
+    """
+    data = Path(folder, FILES, "data.js")
+    return data.is_file() and f'"source":{_text(source)}' in data.read_text(encoding="utf-8")
+
+
 def write_review(folder: PathLike, items: Iterable[ReviewItem], meta: Mapping[str, Any]) -> Path:
     """Write the review page of masks; an earlier one in the folder is replaced when this is whole.
 

@@ -542,6 +542,21 @@ def test_requirement_12_a_page_to_review_the_masks(tmp_path: Path) -> None:
     assert not (path.parent / "more.json").exists()
 
 
+def test_requirement_12_a_page_that_is_asked_for_too_late(tmp_path: Path) -> None:
+    path = write_data(tmp_path / "d", [[{"bbox": BOX}]])
+    before = annotated(path)
+    page, out = path.parent / "page", path.parent / "out.json"
+    for _ in range(2):
+        with pytest.raises(ValueError, match=r"out\.json' is complete, and .*page' has no page of"):
+            annotated(path, report=page)
+        annotated(path, report=page, output=path.parent / "other.json", min_score=0.1)
+    out.unlink()
+    assert annotated(path, report=page) == before
+    files = {f: f.stat().st_mtime_ns for f in page.rglob("*")}
+    assert annotated(path, report=page) == before
+    assert {f: f.stat().st_mtime_ns for f in page.rglob("*")} == files
+
+
 def test_requirement_12_a_dry_run_says_what_would_be_done(tmp_path: Path) -> None:
     path = write_data(tmp_path / "d", [[{"bbox": BOX}], [{"bbox": BOX, "segmentation": MASK}]])
     (path.parent / "images" / "1.png").unlink()
