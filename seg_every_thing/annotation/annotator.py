@@ -57,10 +57,11 @@ def annotate_file(options: Options, make_masker: MakeMasker = masker_of) -> Repo
     finished = finished_report(options, prints.file)
     if finished is not None:
         if options.report is not None and not has_page_of(options.report, finished["sha256"]):
+            output, page = printable(options.output), printable(options.report)
             raise ValueError(
-                f"'{printable(options.output)}' is complete, and '{printable(options.report)}' has "
-                f"no page of it: pages are made with the masks. Remove '{printable(options.output.name)}' and "
-                f"run the command again; a model that was trained is used again"
+                f"'{output}' is complete, and '{page}' has no page of it: pages are made with the "
+                f"masks. Remove '{output}' and run the command again; a model that was trained is "
+                f"used again"
             )
         logger.info("'%s' is complete: nothing to do", printable(options.output))
         try:
