@@ -6,6 +6,7 @@ import itertools
 import logging
 import shutil
 import time
+from pathlib import Path
 from typing import Any, Dict
 
 from ..data.images import reason_of
@@ -68,7 +69,9 @@ def annotate_file(options: Options, make_masker: MakeMasker = masker_of) -> Repo
             options.check_images(finished.get("image_root", options.image_folder), options.output)
         except ValueError as e:
             logger.warning("%s", e)  # hours of work are not done again as a folder has moved
-        if options.work_dir.exists():  # with other options; a run may be going on there
+        if _is_done_with(options.work_dir, prints.masks):  # by a run that was killed in the end
+            shutil.rmtree(options.work_dir)
+        elif options.work_dir.exists():  # with other options; a run may be going on there
             logger.warning("'%s' holds other work, and is kept", printable(options.work_dir))
         return finished
     lock = make_output_dir(options.work_dir / f"in_use_{options.group}")
@@ -100,6 +103,16 @@ def _annotate(options: Options, prints: Prints, make_masker: MakeMasker, start: 
         return write_output(options, index, model, prints, failures, unseen)
     finally:
         index.close()
+
+
+def _is_done_with(folder: Path, fingerprint: str) -> bool:
+    """Whether a folder of unfinished work is that of a run, which is complete."""
+    path = folder / "index.sqlite"
+    with contextlib.suppress(OSError):  # it is damaged, and of nobody knows what
+        if path.is_file():
+            with contextlib.closing(Index(path)) as index:
+                return bool(index.meta["fingerprint"] == fingerprint)
+    return False
 
 
 def check_run(options: Options) -> None:

@@ -18,6 +18,7 @@ from annotating import (
 )
 from forking import CONTEXT
 
+from seg_every_thing.annotation import annotator
 from seg_every_thing.annotation.annotator import annotate_file
 from seg_every_thing.annotation.index import Index
 from seg_every_thing.annotation.making import Masker, Work
@@ -262,6 +263,16 @@ def test_a_failing_shard_leaves_the_work_of_others(tmp_path: Path) -> None:
         assert not (path.parent / "out.json.part" / "in_use_2of3").exists()
 
     kept_while_working(path, "in_use_1of3", fails)
+
+
+def test_a_run_that_was_killed_in_the_end_leaves_no_work(tmp_path: Path) -> None:
+    options = options_for(data(tmp_path / "d", 3))
+    killed = mock.patch.object(annotator.shutil, "rmtree", side_effect=KeyboardInterrupt)
+    with killed, pytest.raises(KeyboardInterrupt):
+        annotate_file(options, masks_are_ellipses)
+    assert options.output.is_file() and (options.work_dir / "index.sqlite").is_file()
+    annotate_file(options, masks_are_ellipses)
+    assert not options.work_dir.exists()
 
 
 def test_a_complete_run_leaves_the_work_of_another_kind(tmp_path: Path) -> None:
