@@ -100,12 +100,6 @@ def _entries(words: Mapping[Any, Any], prefix: str = "") -> Iterator[Tuple[Any, 
             yield from _entries(value, f"{name}.")
 
 
-def flatten(cfg: CfgNode, prefix: str = "") -> Dict[str, Any]:
-    """A config as one dict of dotted keys."""
-    flat: Dict[str, Any] = {}
-    for key, value in cfg.items():
-        if isinstance(value, CfgNode):
-            flat.update(flatten(value, f"{prefix}{key}."))
-        else:
-            flat[f"{prefix}{key}"] = value
-    return flat
+def flatten(cfg: CfgNode) -> Dict[str, Any]:
+    """A config as one dict of dotted keys, without its groups."""
+    return {key: value for key, value in _entries(cfg) if not isinstance(value, dict)}

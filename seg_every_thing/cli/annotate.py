@@ -17,7 +17,7 @@ from ..annotation.formats.conversion import (
     write_as,
 )
 from ..annotation.options import DEFAULT_CONFIG, FORMATS, ON_EMPTY, PARTS, Options, read_shard
-from .common import add_partial_checkpoint_argument
+from .common import add_force_argument, add_partial_checkpoint_argument
 
 HELP = "give every object of a COCO file that has a box and no mask its mask"
 
@@ -116,11 +116,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add("--dry-run", action="store_true", help="check all input, say what would be done")
     add_partial_checkpoint_argument(parser)
-    add(
-        "--force",
-        action="store_true",
-        help="although another program uses the output, or the images have moved since it began",
-    )
+    moved = "although another program uses the output, or the images have moved since it began"
+    add_force_argument(parser, moved)
     add(
         "--opts",
         nargs=argparse.REMAINDER,

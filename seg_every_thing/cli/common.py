@@ -46,11 +46,11 @@ def add_partial_checkpoint_argument(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_force_argument(parser: argparse.ArgumentParser) -> None:
+def add_force_argument(
+    parser: argparse.ArgumentParser, help: str = "although another program uses the output folder"
+) -> None:
     """Add ``--force``."""
-    parser.add_argument(
-        "--force", action="store_true", help="although another program uses the output folder"
-    )
+    parser.add_argument("--force", action="store_true", help=help)
 
 
 def add_shapes_study_arguments(parser: argparse.ArgumentParser, jobs: int) -> None:

@@ -61,7 +61,7 @@ def fingerprint(cfg: CfgNode, *parents: Optional[str]) -> str:
 def data_version(name: str) -> str:
     """Changes with a data set's parameters, for those that are drawn, or with its list of files."""
     metadata = MetadataCatalog.get(name)
-    if metadata.get("data_version"):  # evaluation gives such data sets a file, in some folder
+    if metadata.get("data_version"):  # of data sets that functions make
         return str(metadata.data_version)
     if metadata.get("evaluator_type") != "sem_seg":
         json_file = metadata.get("json_file", "")
